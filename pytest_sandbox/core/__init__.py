@@ -1,0 +1,1 @@
+"""What a session does, written once, async, for any engine."""

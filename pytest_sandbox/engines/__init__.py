@@ -1,0 +1,1 @@
+"""Container engines: the seam in `base`, an engine per file, and `discovery` which knows them all."""

@@ -1,0 +1,85 @@
+"""The seam to container engines: what an engine does for a session, and nothing else.
+
+A new engine is one file beside this one that implements Engine, and one line in discovery.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from ..models import Container, EngineDescription, SandboxSettings
+
+
+class ByteStream(Protocol):
+    """The duplex byte stream to an agent; used from the owner loop only."""
+
+    async def read(self) -> bytes:
+        """Return what has arrived, at least one byte; b"" at the end, and from then on.
+
+        Errors of the transport (reset, TLS, ssh) are an end too: evidence() says what happened.
+        """
+        ...
+
+    async def write(self, chunk: bytes) -> None:
+        """Send all of it; return when it is with the operating system, which may push back.
+
+        Only one write is under way at a time: the caller sees to that. Raises BrokenPipeError after the end.
+        """
+        ...
+
+    def evidence(self) -> str:
+        """Return the last few KiB that came beside the stream (the agent's standard error, a transport's error)."""
+        ...
+
+    def close(self) -> None:
+        """Give up the stream at once, never blocking; the agent sees the end of its input. Idempotent."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A running container with its agent's stream; nobody has spoken on it yet."""
+
+    container: Container
+    stream: ByteStream
+
+
+class Engine(Protocol):
+    """A container engine. All methods are coroutines run in the owner loop; a blocking client is called in a thread.
+
+    Every call is bounded in time (EngineTimeout) and translates its client's errors into ours at this boundary
+    (EngineNotReachable, EnginePermissionDenied, EngineRequestFailed, ImageNotAvailable).
+    """
+
+    async def describe(self) -> EngineDescription:
+        """Ask the engine who it is; within 3 s, or raise."""
+        ...
+
+    async def ensure_image(self, settings: SandboxSettings) -> str:
+        """Return the image's content id, pulling according to the policy. Raises ImageNotAvailable."""
+        ...
+
+    async def start(self, settings: SandboxSettings, name: str) -> Started:
+        """Start a container of that name with the agent as PID 1 and its stream open.
+
+        Leaves nothing behind when it fails or is cancelled, at whatever step. The container ends when the stream does, and the
+        engine then removes it with its anonymous volumes, also when this process was killed.
+        """
+        ...
+
+    async def alive(self, container: Container) -> bool:
+        """Say whether it runs now: asked of the engine, not remembered."""
+        ...
+
+    async def post_mortem(self, container: Container) -> str:
+        """Say in one line what the engine knows about a container that ended: `killed for memory`, `removed`, `exit code 65`."""
+        ...
+
+    async def remove(self, container: Container) -> None:
+        """Make sure that the container is gone, killing it if need be. Gone already is success."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of connections. Containers stay as they are."""
+        ...

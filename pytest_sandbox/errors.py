@@ -1,0 +1,543 @@
+"""Every exception of the package; it imports nothing of ours.
+
+    SandboxError
+    ├── CommandError                  the command failed
+    │   ├── CommandFailed             exit code other than 0, with check=True
+    │   ├── CommandLost               how it ended can't be known: something in the sandbox killed its supervisor
+    │   └── CommandNotStarted         it never began, errno says why
+    │       ├── CommandNotFound
+    │       ├── CommandNotExecutable
+    │       ├── ArgumentListTooLong
+    │       ├── NoSuchUser
+    │       └── NoSuchDirectory
+    ├── LimitExceeded                 it hit a limit
+    │   ├── CommandTimeout
+    │   ├── ProcessStillRunning       wait(timeout=) of a process, which goes on
+    │   └── OutputTruncated           check=True, and the output was cut by its cap
+    ├── InfrastructureError           engine, image, disk or container failed; evidence attached
+    │   ├── EngineError
+    │   │   ├── EngineNotReachable
+    │   │   ├── EnginePermissionDenied
+    │   │   ├── EngineTimeout
+    │   │   └── EngineRequestFailed
+    │   ├── ImageNotAvailable
+    │   ├── SandboxStartFailed
+    │   ├── SandboxLost
+    │   ├── ProtocolError
+    │   └── AgentMissing
+    ├── FileOperationError            an OSError too: errno, strerror, filename
+    │   └── FileMissing, FileForbidden, FileIsDirectory, FileNotDirectory, FileAlreadyExists, …
+    ├── ArchiveError
+    │   ├── DamagedArchive
+    │   └── UnsafeArchive
+    └── UsageError                    called wrongly
+        ├── InvalidSetting
+        ├── WorkspaceRootProtected
+        └── SandboxClosed
+
+The class of failure that reports and re-runs go by is `SandboxError.failure`.
+"""
+
+from __future__ import annotations
+
+import errno as errno_module
+import os
+import shlex
+from collections.abc import Sequence
+from enum import Enum
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from .models import ExecResult
+
+TAIL_LINES = 5  # of each stream, in a message: two tails and three lines of text stay below 15 lines
+TAIL_WIDTH = 160
+
+
+class FailureClass(Enum):
+    """Whose fault it was: decides what a report says and whether a re-run can help."""
+
+    COMMAND = "command"
+    LIMIT = "limit"
+    INFRASTRUCTURE = "infrastructure"
+    USAGE = "usage"
+
+
+def shown(command: str | Sequence[str]) -> str:
+    """One line of at most 200 characters for a command, as a shell would take it."""
+    text = command if isinstance(command, str) else shlex.join(command)
+    line = " ".join(text.split()) if isinstance(command, str) else text.replace("\n", "\\n")
+    return line if len(line) <= 200 else line[:197] + "..."
+
+
+def tail(stream: bytes, name: str) -> str:
+    """The last lines of an output stream, each below the name, or nothing when it is empty."""
+    lines = stream.decode("utf-8", "replace").rstrip().splitlines()
+    if not lines:
+        return ""
+    cut = [line if len(line) <= TAIL_WIDTH else line[: TAIL_WIDTH - 3] + "..." for line in lines[-TAIL_LINES:]]
+    left_out = f" (last {TAIL_LINES} of {len(lines)} lines)" if len(lines) > TAIL_LINES else ""
+    return "\n".join([f"\n{name}{left_out}:", *(f"  {line}" for line in cut)])
+
+
+class SandboxError(Exception):
+    """Root of all errors of this package."""
+
+    failure: ClassVar[FailureClass] = FailureClass.USAGE
+
+
+# --- the command failed ---------------------------------------------------------------------------------------------
+
+
+class CommandError(SandboxError):
+    """The command itself failed."""
+
+    failure = FailureClass.COMMAND
+
+
+class CommandFailed(CommandError):
+    """A command ended with an exit code other than 0 and was called with check=True."""
+
+    def __init__(self, result: ExecResult) -> None:
+        self.result = result
+        super().__init__(result)
+
+    def __str__(self) -> str:
+        result = self.result
+        end = f"exit code {result.exit_code}" if result.exit_code >= 0 else f"signal {-result.exit_code}"
+        cut = "".join(
+            f"\n{name} was cut: {len(stream)} of {stream.total_bytes} bytes kept"
+            for name, stream in (("stdout", result.stdout), ("stderr", result.stderr))
+            if stream.truncated
+        )
+        return (
+            f"`{shown(result.command)}` failed with {end} after {result.duration:.2f} s"
+            + tail(result.stdout, "stdout")
+            + tail(result.stderr, "stderr")
+            + cut
+        )
+
+
+class CommandLost(CommandError):
+    """A process in the sandbox killed the command's supervisor; the agent has then killed the rest of its tree."""
+
+    def __init__(self, command: str | Sequence[str]) -> None:
+        self.command = command
+        super().__init__(command)
+
+    def __str__(self) -> str:
+        return (
+            f"how `{shown(self.command)}` ended is unknown: something in the sandbox killed its supervisor; "
+            "all its processes were killed"
+        )
+
+
+class CommandNotStarted(CommandError):
+    """A command never began to run.
+
+    operation: the step that failed, as the agent names it; errno: Linux's number; subject: what it concerned.
+    """
+
+    def __init__(self, command: str | Sequence[str], errno: int, operation: str, subject: str) -> None:
+        self.command, self.errno, self.operation, self.subject = command, errno, operation, subject
+        super().__init__(command, errno, operation, subject)
+
+    def __str__(self) -> str:
+        return f"`{shown(self.command)}` did not start: {self.operation} {self.subject!r}: {os.strerror(self.errno)}"
+
+
+class CommandNotFound(CommandNotStarted):
+    """Neither the path nor any directory of PATH has the program."""
+
+    def __str__(self) -> str:
+        return (
+            f"`{shown(self.command)}` did not start: no program {self.subject!r} in the sandbox; "
+            "check PATH, or use an image that has it"
+        )
+
+
+class CommandNotExecutable(CommandNotStarted):
+    """The file is there, but execve(2) refused it: no permission, or not a program for this machine."""
+
+    def __str__(self) -> str:
+        return (
+            f"`{shown(self.command)}` did not start: {self.subject!r} can't be executed "
+            f"({os.strerror(self.errno)}); check its mode, its first line, and its architecture"
+        )
+
+
+class ArgumentListTooLong(CommandNotStarted):
+    """Arguments and environment exceed what execve(2) takes (128 KiB each, a quarter of the stack in all)."""
+
+    def __str__(self) -> str:
+        return (
+            f"`{shown(self.command)}` did not start: argument list too long; "
+            "pass large input through stdin= or a file"
+        )
+
+
+class NoSuchUser(CommandNotStarted):
+    """The sandbox's passwd or group has no such name."""
+
+    def __str__(self) -> str:
+        return (
+            f"`{shown(self.command)}` did not start: no user or group {self.subject!r} in the sandbox's "
+            "/etc/passwd and /etc/group; a numeric `uid` or `uid:gid` needs no entry there"
+        )
+
+
+class NoSuchDirectory(CommandNotStarted):
+    """The working directory is missing or may not be entered."""
+
+    def __str__(self) -> str:
+        return f"`{shown(self.command)}` did not start: cwd {self.subject!r}: {os.strerror(self.errno)}"
+
+
+def command_not_started(command: str | Sequence[str], errno: int, operation: str, subject: str) -> CommandNotStarted:
+    """The error for a FAILURE frame that answered an EXEC."""
+    if operation == "user":
+        kind: type[CommandNotStarted] = NoSuchUser
+    elif operation == "chdir":
+        kind = NoSuchDirectory
+    elif errno == errno_module.E2BIG:
+        kind = ArgumentListTooLong
+    elif operation == "execve" and errno in (errno_module.ENOENT, errno_module.ENOTDIR):
+        kind = CommandNotFound
+    elif operation == "execve":
+        kind = CommandNotExecutable
+    else:
+        kind = CommandNotStarted
+    return kind(command, errno, operation, subject)
+
+
+# --- it hit a limit -------------------------------------------------------------------------------------------------
+
+
+class LimitExceeded(SandboxError):
+    """A limit that the caller or the settings had set was reached."""
+
+    failure = FailureClass.LIMIT
+
+
+class CommandTimeout(LimitExceeded, TimeoutError):
+    """A command ran longer than its timeout; no process of it is alive any more.
+
+    result: what it had written until then, exit_code as it ended when it was killed.
+    """
+
+    def __init__(self, result: ExecResult, timeout: float) -> None:
+        self.result, self.timeout = result, timeout
+        super().__init__(result, timeout)
+
+    def __str__(self) -> str:
+        result = self.result
+        return (
+            f"`{shown(result.command)}` was killed with all its processes: it ran longer than timeout={self.timeout:g} s"
+            + tail(result.stdout, "stdout until then")
+            + tail(result.stderr, "stderr until then")
+        )
+
+
+class ProcessStillRunning(LimitExceeded, TimeoutError):
+    """A process did not end within the time that wait() was given. It runs on."""
+
+    def __init__(self, command: str | Sequence[str], timeout: float) -> None:
+        self.command, self.timeout = command, timeout
+        super().__init__(command, timeout)
+
+    def __str__(self) -> str:
+        return f"`{shown(self.command)}` is still running after {self.timeout:g} s; terminate() or kill() would end it"
+
+
+class OutputTruncated(LimitExceeded):
+    """A command called with check=True succeeded, but wrote more than output_limit; the result holds the beginning."""
+
+    def __init__(self, result: ExecResult, limit: int) -> None:
+        self.result, self.limit = result, limit
+        super().__init__(result, limit)
+
+    def __str__(self) -> str:
+        result = self.result
+        return (
+            f"`{shown(result.command)}` wrote {result.stdout.total_bytes} bytes to stdout and "
+            f"{result.stderr.total_bytes} to stderr, output_limit={self.limit} kept the first of each; "
+            "raise output_limit=, or read it as it comes with start()"
+        )
+
+
+# --- the infrastructure failed --------------------------------------------------------------------------------------
+
+
+class InfrastructureError(SandboxError):
+    """Engine, image, disk or container failed; the only class that a re-run in a new sandbox can cure."""
+
+    failure = FailureClass.INFRASTRUCTURE
+
+
+class EngineError(InfrastructureError):
+    """The container engine did not do what it was asked."""
+
+
+class EngineNotReachable(EngineError):
+    """Nothing answers at the engine's endpoint."""
+
+    def __init__(self, endpoint: str, reason: str) -> None:
+        self.endpoint, self.reason = endpoint, reason
+        super().__init__(endpoint, reason)
+
+    def __str__(self) -> str:
+        return (
+            f"no container engine answers at {self.endpoint}: {self.reason}\n"
+            "start it (`systemctl start docker`, Docker Desktop, or `dockerd` as root), or set DOCKER_HOST"
+        )
+
+
+class EnginePermissionDenied(EngineError):
+    """The engine's socket is there, but this user may not use it."""
+
+    def __init__(self, endpoint: str) -> None:
+        self.endpoint = endpoint
+        super().__init__(endpoint)
+
+    def __str__(self) -> str:
+        return (
+            f"permission denied at the container engine's socket {self.endpoint}\n"
+            "add this user to the `docker` group and log in again, or use a rootless engine"
+        )
+
+
+class EngineTimeout(EngineError):
+    """A call to the engine had no answer within its bound."""
+
+    def __init__(self, endpoint: str, call: str, seconds: float, subject: str = "") -> None:
+        self.endpoint, self.call, self.seconds, self.subject = endpoint, call, seconds, subject
+        super().__init__(endpoint, call, seconds, subject)
+
+    def __str__(self) -> str:
+        of = f" of {self.subject}" if self.subject else ""
+        return (
+            f"the container engine at {self.endpoint} did not answer `{self.call}`{of} within {self.seconds:g} s; "
+            "it may be hanging: try `docker ps`, restart it if that hangs too"
+        )
+
+
+class EngineRequestFailed(EngineError):
+    """The engine answered a call with an error of its own."""
+
+    def __init__(self, call: str, subject: str, reason: str) -> None:
+        self.call, self.subject, self.reason = call, subject, reason
+        super().__init__(call, subject, reason)
+
+    def __str__(self) -> str:
+        return f"the container engine refused `{self.call}` of {self.subject}: {self.reason}"
+
+
+class ImageNotAvailable(InfrastructureError):
+    """The image is not on the engine and could not be, or was not to be, pulled."""
+
+    def __init__(self, image: str, policy: str, reason: str) -> None:
+        self.image, self.policy, self.reason = image, policy, reason
+        super().__init__(image, policy, reason)
+
+    def __str__(self) -> str:
+        return (
+            f"image {self.image} is not available (pull={self.policy}): {self.reason}\n"
+            f"run `docker pull {self.image}`, or name another with --sandbox-image, SANDBOX_IMAGE or the ini key sandbox_image"
+        )
+
+
+class SandboxStartFailed(InfrastructureError):
+    """The container or its agent did not come up; what was made on the way is removed again.
+
+    step: what was being done; evidence: the last words of agent and engine.
+    """
+
+    def __init__(self, image: str, step: str, reason: str, evidence: str = "") -> None:
+        self.image, self.step, self.reason, self.evidence = image, step, reason, evidence
+        super().__init__(image, step, reason, evidence)
+
+    def __str__(self) -> str:
+        return f"no sandbox from image {self.image}: {self.step}: {self.reason}" + tail(
+            self.evidence.encode(errors="replace"), "evidence"
+        )
+
+
+class SandboxLost(InfrastructureError):
+    """The sandbox ended under our feet: container removed or killed, agent killed, engine gone."""
+
+    def __init__(self, sandbox: str, reason: str, evidence: str = "") -> None:
+        self.sandbox, self.reason, self.evidence = sandbox, reason, evidence
+        super().__init__(sandbox, reason, evidence)
+
+    def __str__(self) -> str:
+        return f"sandbox {self.sandbox} is gone: {self.reason}" + tail(
+            self.evidence.encode(errors="replace"), "evidence"
+        )
+
+
+class ProtocolError(InfrastructureError):
+    """The other end of the stream does not speak the agent's protocol: taken over, damaged, or of another version."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(reason)
+
+    def __str__(self) -> str:
+        return f"the sandbox's agent broke the protocol: {self.reason}"
+
+
+class AgentMissing(InfrastructureError):
+    """This installation carries no agent for the engine's architecture."""
+
+    def __init__(self, architecture: str, built: Sequence[str]) -> None:
+        self.architecture, self.built = architecture, tuple(built)
+        super().__init__(architecture, self.built)
+
+    def __str__(self) -> str:
+        have = ", ".join(self.built) or "none"
+        return (
+            f"no agent for {self.architecture} in this installation (it has: {have}); "
+            "install a wheel, or run `make agent` in a source checkout"
+        )
+
+
+# --- files ----------------------------------------------------------------------------------------------------------
+
+
+class FileOperationError(SandboxError, OSError):
+    """A file operation in the sandbox failed; `errno`, `strerror` and `filename` as for any OSError.
+
+    operation: the step that failed, as the agent names it.
+    """
+
+    failure = FailureClass.COMMAND
+
+    def __init__(self, errno: int, operation: str, path: str) -> None:
+        OSError.__init__(self, errno, os.strerror(errno), path)
+        self.operation = operation
+
+    def __str__(self) -> str:
+        return f"{self.operation} {self.filename!r} in the sandbox: {self.strerror}"
+
+    def __reduce__(self) -> tuple[type[FileOperationError], tuple[int, str, str]]:
+        return type(self), (self.errno or 0, self.operation, str(self.filename))
+
+
+class FileMissing(FileOperationError, FileNotFoundError):
+    """ENOENT."""
+
+
+class FileForbidden(FileOperationError, PermissionError):
+    """EACCES or EPERM."""
+
+
+class FileIsDirectory(FileOperationError, IsADirectoryError):
+    """EISDIR."""
+
+
+class FileNotDirectory(FileOperationError, NotADirectoryError):
+    """ENOTDIR."""
+
+
+class FileAlreadyExists(FileOperationError, FileExistsError):
+    """EEXIST."""
+
+
+class NoSpaceInSandbox(FileOperationError):
+    """ENOSPC or EDQUOT: a limit, not a fault of the command."""
+
+    failure = FailureClass.LIMIT
+
+
+_BY_ERRNO: dict[int, type[FileOperationError]] = {
+    errno_module.ENOENT: FileMissing,
+    errno_module.EACCES: FileForbidden,
+    errno_module.EPERM: FileForbidden,
+    errno_module.EISDIR: FileIsDirectory,
+    errno_module.ENOTDIR: FileNotDirectory,
+    errno_module.EEXIST: FileAlreadyExists,
+    errno_module.ENOSPC: NoSpaceInSandbox,
+    errno_module.EDQUOT: NoSpaceInSandbox,
+}
+
+
+def file_error(errno: int, operation: str, path: str) -> FileOperationError:
+    """The error for a FAILURE frame that answered a file operation."""
+    return _BY_ERRNO.get(errno, FileOperationError)(errno, operation, path)
+
+
+# --- archives -------------------------------------------------------------------------------------------------------
+
+
+class ArchiveError(SandboxError):
+    """An archive can't be used; nothing in the sandbox was touched."""
+
+
+class DamagedArchive(ArchiveError):
+    """Truncated, corrupt, or not of a format we read."""
+
+    def __init__(self, reason: str, offset: int | None = None) -> None:
+        self.reason, self.offset = reason, offset
+        super().__init__(reason, offset)
+
+    def __str__(self) -> str:
+        at = f" at byte {self.offset}" if self.offset is not None else ""
+        return f"damaged archive: {self.reason}{at}; the workspace was not touched"
+
+
+class UnsafeArchive(ArchiveError):
+    """A member would reach outside the workspace, or is of a kind or size that is not taken."""
+
+    def __init__(self, member: str, reason: str) -> None:
+        self.member, self.reason = member, reason
+        super().__init__(member, reason)
+
+    def __str__(self) -> str:
+        name = self.member if len(self.member) <= 120 else self.member[:117] + "..."
+        return f"unsafe archive: member {name!r} {self.reason}; the workspace was not touched"
+
+
+# --- called wrongly -------------------------------------------------------------------------------------------------
+
+
+class UsageError(SandboxError):
+    """The call can't be meant: wrong values, or a session that has ended."""
+
+
+class InvalidSetting(UsageError, ValueError):
+    """A setting has a value that is not taken.
+
+    source: where it came from, as the user wrote it: `--sandbox-memory`, `SANDBOX_MEMORY`, `sandbox_memory (pytest.ini)` …
+    """
+
+    def __init__(self, source: str, value: object, expected: str) -> None:
+        self.source, self.value, self.expected = source, value, expected
+        super().__init__(source, value, expected)
+
+    def __str__(self) -> str:
+        return f"{self.source}: {self.value!r} is not valid; expected {self.expected}"
+
+
+class WorkspaceRootProtected(UsageError):
+    """The workspace root itself, or a directory above it, can't be removed, renamed or replaced."""
+
+    def __init__(self, operation: str, path: str) -> None:
+        self.operation, self.path = operation, path
+        super().__init__(operation, path)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.operation} {self.path!r}: this is the workspace root or above it; "
+            "restore() a snapshot, or remove what is in it"
+        )
+
+
+class SandboxClosed(UsageError):
+    """The session was closed before this call."""
+
+    def __init__(self, sandbox: str) -> None:
+        self.sandbox = sandbox
+        super().__init__(sandbox)
+
+    def __str__(self) -> str:
+        return f"sandbox {self.sandbox} is closed; keep it open for as long as it is used"

@@ -1,0 +1,214 @@
+"""Values that cross between the layers: frozen dataclasses and enums, no behaviour that needs a sandbox.
+
+It imports nothing of ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import PurePosixPath
+
+MEBIBYTE = 1024 * 1024
+DEFAULT_OUTPUT_LIMIT = 64 * MEBIBYTE  # bytes of each stream that exec() keeps
+
+
+class Output(bytes):
+    """What a command wrote to one stream: bytes, and what is known about them.
+
+    total_bytes: what the command wrote; more than len() when the output limit cut it.
+    """
+
+    total_bytes: int
+
+    def __new__(cls, content: bytes = b"", total_bytes: int | None = None) -> Output:
+        self = super().__new__(cls, content)
+        self.total_bytes = len(content) if total_bytes is None else total_bytes
+        return self
+
+    @property
+    def text(self) -> str:
+        """Decoded as UTF-8; what is not, is replaced by U+FFFD. The bytes themselves stay exact."""
+        return self.decode("utf-8", "replace")
+
+    @property
+    def truncated(self) -> bool:
+        return self.total_bytes > len(self)
+
+    def __reduce__(self) -> tuple[type[Output], tuple[bytes, int]]:
+        return Output, (bytes(self), self.total_bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class ResourceUsage:
+    """What a command used, with the children it waited for (wait4(2)).
+
+    user_seconds, system_seconds: CPU time. peak_bytes: resident memory of the largest single process.
+    """
+
+    user_seconds: float
+    system_seconds: float
+    peak_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class ExecResult:
+    """How a command ended.
+
+    exit_code: negative for a signal, -9 for SIGKILL. duration: seconds from start to end, measured in the sandbox.
+    survivors: processes that it started are still running in the background.
+    """
+
+    command: str | tuple[str, ...]
+    exit_code: int
+    stdout: Output
+    stderr: Output
+    duration: float
+    usage: ResourceUsage
+    survivors: bool = False
+
+    @property
+    def ok(self) -> bool:
+        return self.exit_code == 0
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessExit:
+    """How a process ended that start() had begun; its output went to whoever read it.
+
+    exit_code, duration, usage, survivors: as in ExecResult. stdout_bytes, stderr_bytes: what it wrote, read or not.
+    """
+
+    exit_code: int
+    duration: float
+    usage: ResourceUsage
+    survivors: bool
+    stdout_bytes: int
+    stderr_bytes: int
+
+    @property
+    def ok(self) -> bool:
+        return self.exit_code == 0
+
+
+class FileKind(Enum):
+    FILE = "f"
+    DIRECTORY = "d"
+    SYMLINK = "l"
+    FIFO = "p"
+    SOCKET = "s"
+    CHARACTER_DEVICE = "c"
+    BLOCK_DEVICE = "b"
+
+
+@dataclass(frozen=True, slots=True)
+class FileStat:
+    """One file as lstat(2) or stat(2) in the sandbox saw it.
+
+    path: as asked for, or relative to the directory that was listed. mode: the 12 permission bits.
+    mtime_ns: nanoseconds since the epoch. owner, group: names in the sandbox, empty if it has none for the number.
+    """
+
+    path: PurePosixPath
+    kind: FileKind
+    size: int
+    mode: int
+    uid: int
+    gid: int
+    owner: str
+    group: str
+    mtime_ns: int
+    inode: int
+    links: int
+    target: str | None = None
+
+    @property
+    def is_file(self) -> bool:
+        return self.kind is FileKind.FILE
+
+    @property
+    def is_dir(self) -> bool:
+        return self.kind is FileKind.DIRECTORY
+
+    @property
+    def is_symlink(self) -> bool:
+        return self.kind is FileKind.SYMLINK
+
+
+class PullPolicy(Enum):
+    MISSING = "missing"
+    ALWAYS = "always"
+    NEVER = "never"
+
+
+class Isolation(Enum):
+    """What a test finds.
+
+    WORKSPACE: the container may have served an earlier test; its processes are gone and workspace and /tmp are restored.
+    CONTAINER: a new container for each test. NONE: nothing is restored between tests.
+    """
+
+    WORKSPACE = "workspace"
+    CONTAINER = "container"
+    NONE = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxSettings:
+    """What a sandbox is made from. Equal settings make interchangeable sandboxes.
+
+    image: name, name@digest or id. user: whom commands run as, empty for the image's own. environment: added to the image's.
+    memory: bytes. cpus: cores, fractions allowed. pids: processes and threads.
+    network: empty for none (loopback only), else the name of an engine network, `bridge` for the default one.
+    timeout: seconds a command may take unless the call says otherwise, None for no limit.
+    """
+
+    image: str = "python:3.13-slim"
+    pull: PullPolicy = PullPolicy.MISSING
+    workspace: PurePosixPath = PurePosixPath("/workspace")
+    user: str = ""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    network: str = ""
+    memory: int = 2048 * MEBIBYTE
+    cpus: float = 2.0
+    pids: int = 2048
+    timeout: float | None = 300.0
+    ephemeral: Sequence[str] = ()
+    isolation: Isolation = Isolation.WORKSPACE
+
+    @property
+    def container_key(self) -> tuple[object, ...]:
+        """Equal for settings that one container can serve: everything that is fixed when it is created.
+
+        The user is, because the workspace is made theirs.
+        """
+        return (self.image, self.pull, self.workspace, self.user, self.network, self.memory, self.cpus, self.pids)
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """A started container, as the engine knows it.
+
+    image_digest: content id of the image it was made from. image_user: the USER of the image, empty for root.
+    """
+
+    id: str
+    name: str
+    image: str
+    image_digest: str
+    image_user: str
+
+
+@dataclass(frozen=True, slots=True)
+class EngineDescription:
+    """For headers and reports: `docker 27.3.1 at unix:///var/run/docker.sock, linux/x86_64`."""
+
+    name: str
+    version: str
+    endpoint: str
+    architecture: str
+    id: str
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.version} at {self.endpoint}, linux/{self.architecture}"
