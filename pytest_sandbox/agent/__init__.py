@@ -1,0 +1,1 @@
+"""The agent: its wire protocol, the client that speaks it, and the binaries."""

@@ -1,0 +1,275 @@
+#include "walk.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#include "wire.h"
+
+#define NANO INT64_C(1000000000)
+#ifndef STATX_ATTR_MOUNT_ROOT
+#define STATX_ATTR_MOUNT_ROOT 0x2000 /* since Linux 5.8; older ones never set it */
+#endif
+
+static int facts_by_stat(int directory, const char *name, struct facts *f)
+{
+    struct stat st;
+    if (*name ? fstatat(directory, name, &st, AT_SYMLINK_NOFOLLOW) : fstat(directory, &st))
+        return -1;
+    *f = (struct facts){.mode = st.st_mode, .uid = st.st_uid, .gid = st.st_gid, .links = (uint32_t)st.st_nlink,
+                        .size = (uint64_t)st.st_size, .blocks = (uint64_t)st.st_blocks, .inode = st.st_ino,
+                        .device = st.st_dev, .rdevice = st.st_rdev,
+                        .mtime = st.st_mtim.tv_sec * NANO + st.st_mtim.tv_nsec,
+                        .ctime = st.st_ctim.tv_sec * NANO + st.st_ctim.tv_nsec};
+    return 0;
+}
+
+int facts_at(int directory, const char *name, struct facts *f)
+{
+    struct statx x;
+    if (statx(directory, name, AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT, STATX_BASIC_STATS, &x)) {
+        if (errno == ENOSYS || errno == EPERM) /* a kernel, or an engine's seccomp profile, that does not know statx(2) */
+            return facts_by_stat(directory, name, f);
+        return -1;
+    }
+    *f = (struct facts){.mode = x.stx_mode, .uid = x.stx_uid, .gid = x.stx_gid, .links = x.stx_nlink,
+                        .size = x.stx_size, .blocks = x.stx_blocks, .inode = x.stx_ino,
+                        .device = makedev(x.stx_dev_major, x.stx_dev_minor),
+                        .rdevice = makedev(x.stx_rdev_major, x.stx_rdev_minor),
+                        .mtime = x.stx_mtime.tv_sec * NANO + x.stx_mtime.tv_nsec,
+                        .ctime = x.stx_ctime.tv_sec * NANO + x.stx_ctime.tv_nsec,
+                        .mount = (x.stx_attributes & STATX_ATTR_MOUNT_ROOT) != 0};
+    return 0;
+}
+
+static int by_bytes(const void *a, const void *b)
+{
+    return strcmp(*(char *const *)a, *(char *const *)b); /* strcmp compares as unsigned char: byte order */
+}
+
+static void read_names(DIR *directory, struct level *level)
+{
+    size_t used = 0, room = 0;
+    for (struct dirent *entry; (entry = readdir(directory));) {
+        if (!strcmp(entry->d_name, ".") || !strcmp(entry->d_name, ".."))
+            continue;
+        size_t length = strlen(entry->d_name) + 1;
+        if (used + length > room) {
+            room = room ? 2 * room : 1024;
+            if (room < used + length)
+                room = used + length;
+            level->names = xrealloc(level->names, room);
+        }
+        memcpy(level->names + used, entry->d_name, length);
+        used += length;
+        level->count++;
+    }
+    level->order = xrealloc(NULL, (level->count + 1) * sizeof *level->order);
+    char *name = level->names;
+    for (size_t i = 0; i < level->count; i++, name += strlen(name) + 1)
+        level->order[i] = name;
+    qsort(level->order, level->count, sizeof *level->order, by_bytes);
+}
+
+static int push_level(struct walk *w, int directory, const struct facts *facts)
+{
+    int copy = fcntl(directory, F_DUPFD_CLOEXEC, 3); /* closedir(3) closes its own */
+    DIR *names = copy < 0 ? NULL : fdopendir(copy);
+    if (!names) {
+        if (copy >= 0)
+            close(copy);
+        return -1;
+    }
+    if (w->depth == w->level_room) {
+        w->level_room = w->level_room ? 2 * w->level_room : 16;
+        w->levels = xrealloc(w->levels, w->level_room * sizeof *w->levels);
+    }
+    struct level *level = &w->levels[w->depth++];
+    *level = (struct level){.path_length = w->path_length, .device = facts->device, .inode = facts->inode};
+    read_names(names, level);
+    closedir(names);
+    return 0;
+}
+
+static void pop_level(struct walk *w)
+{
+    struct level *level = &w->levels[--w->depth];
+    free(level->names);
+    free(level->order);
+}
+
+int walk_begin(struct walk *w, int directory)
+{
+    *w = (struct walk){.directory = directory};
+    w->path = xrealloc(NULL, w->path_room = 256);
+    *w->path = 0;
+    struct facts facts;
+    return facts_at(directory, "", &facts) ? -1 : push_level(w, directory, &facts);
+}
+
+/* Go up by `..` and make sure that it is where we came from: a directory moved meanwhile leads elsewhere. One descriptor
+ * serves any depth. */
+static int ascend(struct walk *w)
+{
+    int parent = openat(w->directory, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    struct facts facts;
+    const struct level *level = &w->levels[w->depth - 1];
+    if (parent < 0 || facts_at(parent, "", &facts))
+        return -1;
+    close(w->directory);
+    w->directory = parent;
+    if (facts.inode != level->inode || facts.device != level->device) {
+        errno = ESTALE;
+        return -1;
+    }
+    return 0;
+}
+
+static void set_path(struct walk *w, size_t parent_length, const char *name)
+{
+    size_t length = strlen(name), needed = parent_length + length + 2;
+    if (needed > w->path_room)
+        w->path = xrealloc(w->path, w->path_room = 2 * needed);
+    size_t at = parent_length;
+    if (at)
+        w->path[at++] = '/';
+    memcpy(w->path + at, name, length + 1);
+    w->path_length = at + length;
+}
+
+/* Enter the directory just visited. False if it can't be: vanished, replaced or not readable. */
+static bool descend(struct walk *w)
+{
+    int directory = openat(w->directory, w->name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    struct facts facts;
+    if (directory < 0) {
+        w->skipped_unreadable = true;
+        return false;
+    }
+    if (facts_at(directory, "", &facts) || push_level(w, directory, &facts)) {
+        close(directory);
+        return false;
+    }
+    close(w->directory);
+    w->directory = directory;
+    return true;
+}
+
+int walk_next(struct walk *w)
+{
+    if (w->enter) {
+        w->enter = false;
+        if (!descend(w)) {
+            w->leaving = true; /* every directory is left once, whether it could be entered or not */
+            return 1;
+        }
+    }
+    w->leaving = false;
+    for (;;) {
+        struct level *level = &w->levels[w->depth - 1];
+        if (level->next == level->count) {
+            if (w->depth == 1)
+                return 0;
+            pop_level(w);
+            if (ascend(w))
+                return -1;
+            level = &w->levels[w->depth - 1];
+            w->name = level->order[level->next - 1];
+            set_path(w, level->path_length, w->name);
+            w->leaving = true;
+            return 1;
+        }
+        w->name = level->order[level->next++];
+        if (facts_at(w->directory, w->name, &w->facts))
+            continue; /* gone since its name was read */
+        set_path(w, level->path_length, w->name);
+        w->enter = S_ISDIR(w->facts.mode) && !w->facts.mount;
+        return 1;
+    }
+}
+
+void walk_skip(struct walk *w) { w->enter = false; }
+
+void walk_end(struct walk *w)
+{
+    while (w->depth)
+        pop_level(w);
+    free(w->levels);
+    free(w->path);
+    if (w->directory >= 0)
+        close(w->directory);
+}
+
+/* Remember the first reason that something stayed, and go on: what can be removed is. Over a directory that is not empty because a
+ * mount is in it, EBUSY says so. */
+static void remember(int *error, bool mounts)
+{
+    if (errno == ENOENT || *error)
+        return;
+    *error = mounts && errno == ENOTEMPTY ? EBUSY : errno;
+}
+
+static int64_t empty_directory(struct walk *w, int *error)
+{
+    int64_t removed = 0;
+    bool mounts = false;
+    int more;
+    while ((more = walk_next(w)) > 0) {
+        if (!w->leaving && w->facts.mount) {
+            mounts = true;
+            continue;
+        }
+        if (!w->leaving && S_ISDIR(w->facts.mode))
+            continue;
+        if (unlinkat(w->directory, w->name, w->leaving ? AT_REMOVEDIR : 0) == 0)
+            removed++;
+        else
+            remember(error, mounts);
+    }
+    if (more < 0)
+        remember(error, mounts);
+    if (mounts && !*error)
+        *error = EBUSY;
+    return removed;
+}
+
+int64_t remove_tree(int directory, const char *name)
+{
+    if (unlinkat(directory, name, 0) == 0)
+        return 1;
+    if (errno == ENOENT)
+        return 0;
+    if (errno != EISDIR && errno != EPERM)
+        return -1;
+    if (unlinkat(directory, name, AT_REMOVEDIR) == 0)
+        return 1;
+    int inside = openat(directory, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    struct facts top;
+    struct walk w;
+    int error = 0;
+    if (inside < 0)
+        return -1;
+    if (facts_at(inside, "", &top) || top.mount) {
+        error = top.mount ? EBUSY : errno;
+        close(inside);
+        errno = error;
+        return -1;
+    }
+    if (walk_begin(&w, inside))
+        return -1;
+    int64_t removed = empty_directory(&w, &error);
+    walk_end(&w);
+    if (unlinkat(directory, name, AT_REMOVEDIR) == 0)
+        removed++;
+    else
+        remember(&error, false);
+    errno = error;
+    return error ? -1 : removed;
+}
+
+int open_root(const char *path) { return open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC); }
