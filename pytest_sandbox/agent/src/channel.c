@@ -65,6 +65,7 @@ struct channel {
     uint32_t input_window;   /* bytes the host may still send */
     uint32_t input_consumed; /* bytes in the pipe, for which the host has not had its window back */
     bool input_ended;        /* the host sent EOF */
+    bool input_refused;      /* nobody reads it any more */
     struct output outputs[2];
     bool opened, discard, ended; /* ended: the link is closed, nothing but buffered output is left */
     struct writer last;          /* the RESULT, FAILURE or EXIT that goes out once the output before it has */
@@ -226,6 +227,7 @@ static void refuse_input(struct channel *c)
     free(c->pending);
     c->pending = NULL;
     c->pending_at = c->pending_used = 0;
+    c->input_refused = true;
     if (c->opened)
         send_eof(c->id, STREAM_REFUSED, 0);
 }
@@ -467,6 +469,8 @@ static void send_opened(struct channel *c, uint32_t window, pid_t pid)
 {
     put_opened(c->id, window, pid);
     c->opened = true;
+    if (c->input_refused) /* a command can close its input before its supervisor has said that it runs */
+        send_eof(c->id, STREAM_REFUSED, 0);
     for (int i = 0; i < 2; i++)
         want(&c->outputs[i].source, wanted_output(c, &c->outputs[i]));
 }
