@@ -1,0 +1,53 @@
+# Each of demo, test, check and bench does all of its own set-up; done before, that takes a second.
+# The engine and the image are chosen by scripts/setup; SANDBOX_IMAGE overrides the image.
+
+SHELL := /bin/sh
+PYTHON3 ?= python3
+BIN := .venv/bin
+# Read when a recipe runs, for only then set-up has written it.
+IMAGE = $${SANDBOX_IMAGE:-$$(cat .venv/sandbox-image)}
+RUN = SANDBOX_IMAGE="$(IMAGE)"
+
+.PHONY: help demo test check bench agent format setup engine clean
+
+help:
+	@echo "make demo    run the examples in containers"
+	@echo "make test    run the test suite, then its engine-less part on the agent built with sanitizers"
+	@echo "make check   ruff, mypy --strict, import-linter"
+	@echo "make bench   run the benchmarks, docker-py's own figures beside ours"
+	@echo "make agent   build the agent for every architecture"
+	@echo "make format  let ruff format and fix"
+	@echo "make clean   remove what was built; the engine and its images stay"
+
+demo: engine
+	$(RUN) $(BIN)/python -m pytest examples -v
+
+test: engine
+	$(RUN) $(BIN)/python -m pytest
+	@$(BIN)/python -m pytest_sandbox.agent.build --sanitize
+	SANDBOX_TEST_AGENT=$(CURDIR)/build/agent-sanitized $(BIN)/python -m pytest -m "not docker" tests/unit tests/contract
+
+check: setup
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: engine
+	$(RUN) $(BIN)/python -m benchmarks
+
+agent: setup
+
+format: setup
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+setup:
+	@$(PYTHON3) scripts/setup
+
+engine:
+	@$(PYTHON3) scripts/setup engine
+
+clean:
+	rm -rf .venv build dist pytest_sandbox/agent/bin
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
