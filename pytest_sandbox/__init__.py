@@ -1,0 +1,95 @@
+"""A pytest plugin that gives each test a container of its own, at the cost of milliseconds.
+
+The public names, and nothing else. They are imported on first use: a pytest run without sandboxes pays nothing for them.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .baseline import Baseline as Baseline
+    from .core.archive import Archive as Archive
+    from .core.snapshot import Snapshot as Snapshot
+    from .errors import ArchiveError as ArchiveError
+    from .errors import CommandError as CommandError
+    from .errors import CommandFailed as CommandFailed
+    from .errors import CommandNotFound as CommandNotFound
+    from .errors import CommandNotStarted as CommandNotStarted
+    from .errors import CommandTimeout as CommandTimeout
+    from .errors import EngineError as EngineError
+    from .errors import FailureClass as FailureClass
+    from .errors import FileOperationError as FileOperationError
+    from .errors import ImageNotAvailable as ImageNotAvailable
+    from .errors import InfrastructureError as InfrastructureError
+    from .errors import LimitExceeded as LimitExceeded
+    from .errors import OutputTruncated as OutputTruncated
+    from .errors import SandboxClosed as SandboxClosed
+    from .errors import SandboxError as SandboxError
+    from .errors import SandboxLost as SandboxLost
+    from .errors import SandboxStartFailed as SandboxStartFailed
+    from .errors import UsageError as UsageError
+    from .faces import Process as Process
+    from .faces import Sandbox as Sandbox
+    from .models import ExecResult as ExecResult
+    from .models import FileKind as FileKind
+    from .models import FileStat as FileStat
+    from .models import Isolation as Isolation
+    from .models import Output as Output
+    from .models import ProcessExit as ProcessExit
+    from .models import PullPolicy as PullPolicy
+    from .models import ResourceUsage as ResourceUsage
+    from .models import SandboxSettings as SandboxSettings
+
+_HOME = {
+    ".baseline": ("Baseline",),
+    ".core.archive": ("Archive",),
+    ".core.snapshot": ("Snapshot",),
+    ".errors": (
+        "ArchiveError",
+        "CommandError",
+        "CommandFailed",
+        "CommandNotFound",
+        "CommandNotStarted",
+        "CommandTimeout",
+        "EngineError",
+        "FailureClass",
+        "FileOperationError",
+        "ImageNotAvailable",
+        "InfrastructureError",
+        "LimitExceeded",
+        "OutputTruncated",
+        "SandboxClosed",
+        "SandboxError",
+        "SandboxLost",
+        "SandboxStartFailed",
+        "UsageError",
+    ),
+    ".faces": ("Process", "Sandbox"),
+    ".models": (
+        "ExecResult",
+        "FileKind",
+        "FileStat",
+        "Isolation",
+        "Output",
+        "ProcessExit",
+        "PullPolicy",
+        "ResourceUsage",
+        "SandboxSettings",
+    ),
+}
+_MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
+
+__all__ = sorted(_MODULE_OF)  # tests/unit/test_faces.py compares it with the imports above
+
+
+def __getattr__(name: str) -> object:
+    module = _MODULE_OF.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(module, __name__), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

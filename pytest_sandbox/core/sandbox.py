@@ -1,0 +1,114 @@
+"""A session from its making to its end; what it does in between is in processes, files and snapshot."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import os
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import Self
+
+from ..agent.client import AgentClient, AgentFailure, ConnectionLost
+from ..agent.wire import BodyWriter, Kind, to_wire
+from ..engines.base import Engine
+from ..errors import SandboxError, SandboxStartFailed
+from ..models import Container, SandboxSettings
+from .files import FileOperations
+from .processes import ProcessOperations
+from .snapshot import SnapshotOperations
+
+logger = logging.getLogger(__name__)
+
+HELLO_BOUND = 10.0  # seconds; an answer takes milliseconds once the container runs
+ROOT_USERS = ("", "0", "root", "0:0", "root:root")
+
+_run = os.urandom(4).hex()
+_numbers = itertools.count(1)
+
+
+def next_name() -> str:
+    """A container name of this process, not used before."""
+    return f"pytest-sandbox-{_run}-{next(_numbers)}"
+
+
+class SandboxCore(ProcessOperations, FileOperations, SnapshotOperations):
+    """One sandbox. Everything here runs in the owner loop; faces.py has what tests see."""
+
+    @classmethod
+    async def create(cls, engine: Engine, settings: SandboxSettings, name: str | None = None) -> Self:
+        """Start a container and return when commands can run in it.
+
+        A failure at any step, or a cancellation, leaves nothing behind.
+        Raises ImageNotAvailable, EngineError, SandboxStartFailed.
+        """
+        name = name or next_name()
+        await engine.ensure_image(settings)
+        async with AsyncExitStack() as undo:
+            started = await engine.start(settings, name)
+            undo.push_async_callback(_remove, engine, started.container)
+            client = AgentClient(started.stream)
+            undo.push_async_callback(client.close)
+            core = cls(engine, settings, started, client)
+            step = "waiting for its agent's hello"
+            try:
+                async with asyncio.timeout(HELLO_BOUND):
+                    await client.start()
+                step = f"making the workspace {settings.workspace}"
+                await core._make_workspace()
+            except ConnectionLost as lost:
+                reason = await core._post_mortem(lost.reason)
+                raise SandboxStartFailed(settings.image, step, reason, started.stream.evidence()) from None
+            except TimeoutError:
+                reason = f"no answer within {HELLO_BOUND:g} s"
+                raise SandboxStartFailed(settings.image, step, reason, started.stream.evidence()) from None
+            except AgentFailure as failure:
+                reason = f"{failure.operation} {failure.subject!r}: {os.strerror(failure.errno)}"
+                raise SandboxStartFailed(settings.image, step, reason) from None
+            undo.pop_all()
+            return core
+
+    async def close(self) -> None:
+        """End everything in the sandbox and the container with it. Idempotent, and safe to call twice at once."""
+        if self._closing is None:
+            self._closing = asyncio.create_task(self._close(), name=f"close {self.name}")
+        # Shielded: a caller that is cancelled must not keep another one, or the next, from a complete end.
+        await asyncio.shield(self._closing)
+
+    async def running(self) -> bool:
+        """Ask the engine whether the container runs now."""
+        return await self._engine.alive(self.container)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def _close(self) -> None:
+        try:
+            await self._client.close()
+        finally:
+            await self._engine.remove(self.container)
+
+    async def _make_workspace(self) -> None:
+        workspace = to_wire(self.settings.workspace)
+        made = BodyWriter().str(b"").str(workspace).u32(0o755).u8(1).u8(1)
+        async with self._client.channel(Kind.MKDIR, made.bytes()) as channel:
+            await channel.result()
+        # The engine may have mounted it, owned by root; it is the session's own either way.
+        if self.default_user not in ROOT_USERS:
+            owned = BodyWriter().str(b"").str(workspace).str(to_wire(self.default_user)).u8(1)
+            async with self._client.channel(Kind.CHOWN, owned.bytes()) as channel:
+                await channel.result()
+
+
+async def _remove(engine: Engine, container: Container) -> None:
+    """Undo a start. A failure to do so must not hide the failure that made it necessary."""
+    try:
+        await engine.remove(container)
+    except SandboxError as error:
+        logger.warning("container.remove.failed name=%s error=%s", container.name, error)

@@ -1,0 +1,83 @@
+"""What all operations of a session stand on: its channels, its paths, and what to say when it is gone."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import PurePosixPath
+
+from ..agent.client import DEFAULT_WINDOW, AgentClient, Channel, ConnectionLost
+from ..agent.wire import Kind, to_wire
+from ..engines.base import Engine, Started
+from ..errors import EngineError, SandboxClosed, SandboxError, SandboxLost
+from ..models import Container, SandboxSettings
+
+logger = logging.getLogger(__name__)
+
+
+class SessionBase:
+    """A container whose agent has answered."""
+
+    def __init__(self, engine: Engine, settings: SandboxSettings, started: Started, client: AgentClient) -> None:
+        self.settings = settings
+        self.container: Container = started.container
+        self._engine = engine
+        self._stream = started.stream
+        self._client = client
+        self._closing: asyncio.Task[None] | None = None
+        self._loss: SandboxLost | None = None
+        self._loss_lock = asyncio.Lock()  # 200 commands lose their sandbox at once; the engine is asked once
+
+    @property
+    def name(self) -> str:
+        return self.container.name
+
+    @property
+    def workspace(self) -> PurePosixPath:
+        return self.settings.workspace
+
+    @property
+    def default_user(self) -> str:
+        """Whom operations run as unless a call says otherwise; empty for the agent's own user, which is root."""
+        return self.settings.user or self.container.image_user
+
+    def absolute(self, path: str | bytes | PurePosixPath) -> bytes:
+        """The path in the sandbox; a relative one is below the workspace root. Raises ValueError for a NUL."""
+        raw = to_wire(path)
+        if b"\0" in raw:
+            raise ValueError(f"path {path!r} has a NUL byte")
+        return raw if raw.startswith(b"/") else to_wire(self.settings.workspace) + b"/" + raw
+
+    @asynccontextmanager
+    async def channel(self, kind: Kind, body: bytes, *, window: int = DEFAULT_WINDOW) -> AsyncIterator[Channel]:
+        """Run one operation of the agent: see AgentClient.channel.
+
+        Raises SandboxClosed, SandboxLost; an AgentFailure is the operation's to translate.
+        """
+        async with self.losing(), self._client.channel(kind, body, window=window) as channel:
+            yield channel
+
+    @asynccontextmanager
+    async def losing(self) -> AsyncIterator[None]:
+        """Turn a lost connection into the error that a user can act upon."""
+        try:
+            yield
+        except ConnectionLost as lost:
+            raise await self._why(lost.reason) from None
+
+    async def _why(self, reason: str) -> SandboxError:
+        if self._closing is not None:
+            return SandboxClosed(self.name)
+        async with self._loss_lock:
+            if self._loss is None:
+                self._loss = SandboxLost(self.name, await self._post_mortem(reason), self._stream.evidence())
+                logger.debug("sandbox.lost name=%s reason=%s", self.name, self._loss.reason)
+        return SandboxLost(self.name, self._loss.reason, self._loss.evidence)
+
+    async def _post_mortem(self, reason: str) -> str:
+        try:
+            return f"{await self._engine.post_mortem(self.container)} ({reason})"
+        except EngineError as error:
+            return f"{reason}; and of the engine: {error}"

@@ -1,0 +1,210 @@
+"""Workspaces as a whole: taken out, put in, remembered, and brought back at the cost of what changed."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from struct import Struct
+from typing import BinaryIO
+from weakref import WeakKeyDictionary, finalize
+
+from ..agent.client import AgentFailure, Channel
+from ..agent.wire import BodyReader, BodyWriter, Kind, to_wire
+from ..errors import ProtocolError
+from .archive import Archive, Entry
+from .session import SessionBase
+from .sources import in_thread
+from .tar import BLOCK, CHUNK
+from .transfer import archive_chunks, file_errors, hydrate_tree, persist_tree, read_range
+
+_RANGE = Struct("<QQ")
+SCRATCH = b"/tmp"
+CONTAINER_INIT = 1  # the agent's pid in a container; as a plain subprocess it shares /tmp with this host
+
+
+@dataclass(frozen=True, eq=False)
+class Snapshot:
+    """A state of a workspace, in memory or in an unnamed file of this host: any sandbox can be brought to it."""
+
+    name: str
+    archive: Archive = field(repr=False)
+
+    def fingerprint(self, *, times: bool = False) -> str:
+        """Return a hash, equal for equal workspaces: names, contents, modes, owners, links, xattrs, times if asked."""
+        return self.archive.fingerprint(times=times)
+
+
+class _Indexes:
+    """Which of its indexes the agent keeps for which snapshot."""
+
+    def __init__(self) -> None:
+        self._numbers = itertools.count(1)
+        self._of: WeakKeyDictionary[Snapshot, int] = WeakKeyDictionary()
+        self._unused: list[int] = []  # filled from whatever thread drops a snapshot
+
+    def new(self) -> int:
+        return next(self._numbers)
+
+    def remember(self, snapshot: Snapshot, index: int) -> None:
+        self._of[snapshot] = index
+        finalize(snapshot, self._unused.append, index)
+
+    def of(self, snapshot: Snapshot) -> int | None:
+        return self._of.get(snapshot)
+
+    def unused(self) -> Iterator[int]:
+        while self._unused:
+            yield self._unused.pop()
+
+
+class SnapshotOperations(SessionBase):
+    """persist, hydrate, snapshot, restore and reset.
+
+    In all of them mounts below the workspace stay as they are, and so does what the settings call ephemeral when a
+    workspace is taken out.
+    """
+
+    async def persist(self) -> Archive:
+        """Return the workspace as an archive, byte for byte the same for the same workspace.
+
+        Without sockets, FIFOs, devices, mounts, and the settings' ephemeral paths. The archive comes from the sandbox:
+        its members are checked when it is used.
+        """
+        return await persist_tree(self, self._root, left_out=self._ephemeral)
+
+    async def hydrate(self, source: Archive | Path | bytes | BinaryIO) -> None:
+        """Make the workspace equal to an archive: what the archive lacks is gone.
+
+        source: what persist() gave, or a tar archive from anywhere: ustar, pax or GNU; plain, gz, bz2, xz or zst.
+        Raises DamagedArchive or UnsafeArchive before anything is touched; OSError when the source can't be read,
+        NoSpaceInSandbox.
+        """
+        await self._hydrate(await _checked(source))
+
+    async def snapshot(self, name: str | None = None) -> Snapshot:
+        """Remember the workspace as it is now. The snapshot lives as long as someone holds it."""
+        await self._forget_unused()
+        index = self._indexes.new()
+        archive = await persist_tree(self, self._root, index=index, left_out=self._ephemeral)
+        snapshot = Snapshot(name or f"snapshot-{index}", archive)
+        self._indexes.remember(snapshot, index)
+        return snapshot
+
+    async def restore(self, snapshot: Snapshot, *, paranoid: bool = False) -> None:
+        """Bring the workspace back to a snapshot, of this sandbox or another one.
+
+        In the sandbox that took it, or was brought to it before, only what changed is repaired. Change is seen by type,
+        mode, owner, size, times and inode, as git does; paranoid compares every content.
+        Raises UnsafeArchive or DamagedArchive for a snapshot of another sandbox that tells lies; NoSpaceInSandbox.
+        """
+        await self._forget_unused()
+        index = self._indexes.of(snapshot)
+        if index is not None and await self._repair(snapshot.archive, index, paranoid=paranoid):
+            return
+        archive = await _checked(snapshot.archive)
+        if not _has_root(
+            archive
+        ):  # one of others; what the root should be like is unknown, so it can't be compared with
+            await self._hydrate(archive)
+            return
+        index = self._indexes.new()
+        await self._hydrate(archive, index=index)
+        self._indexes.remember(snapshot, index)
+
+    async def reset(self, snapshot: Snapshot | None = None) -> None:
+        """Make the sandbox fit for the next test: kill every process, restore the workspace, empty /tmp.
+
+        Without a snapshot the workspace stays as it is.
+        """
+        async with self.channel(Kind.SWEEP, b"") as channel:
+            await channel.result()
+        if snapshot is not None:
+            await self.restore(snapshot)
+        # An agent that is not the init of a container has the machine's own /tmp.
+        if self._client.hello is not None and self._client.hello.pid == CONTAINER_INIT:
+            await hydrate_tree(self, SCRATCH, archive_chunks(_empty_scratch()))
+
+    @property
+    def _root(self) -> bytes:
+        return to_wire(self.settings.workspace)
+
+    @property
+    def _ephemeral(self) -> list[bytes]:
+        return [to_wire(pattern) for pattern in self.settings.ephemeral]
+
+    @cached_property
+    def _indexes(self) -> _Indexes:
+        return _Indexes()
+
+    async def _hydrate(self, archive: Archive, *, index: int = 0) -> None:
+        await hydrate_tree(self, self._root, archive_chunks(archive), index=index)
+
+    async def _repair(self, archive: Archive, index: int, *, paranoid: bool) -> bool:
+        """Let the agent repair what differs from its index; False if it has no such index any more."""
+        body = BodyWriter().str(self._root).u32(index).u8(paranoid).bytes()
+        with file_errors(self._root):
+            try:
+                async with self.channel(Kind.RESTORE, body) as channel:
+                    await _send_needed(channel, archive)
+                    result = BodyReader(await channel.result())
+            except AgentFailure as failure:
+                if failure.operation != "index":
+                    raise
+                return False
+        for _ in ("compared", "removed", "repaired", "fetched"):
+            result.u64()
+        result.done()
+        return True
+
+    async def _forget_unused(self) -> None:
+        for index in self._indexes.unused():
+            with file_errors(self._root):
+                async with self.channel(Kind.FORGET, BodyWriter().u32(index).bytes()) as channel:
+                    BodyReader(await channel.result()).done()
+
+
+async def _send_needed(channel: Channel, archive: Archive) -> None:
+    """Send what the agent asks for. It asks for all before it takes any of it, so neither side waits for the other."""
+    for offset, length in await _ranges(channel, archive):
+        for start in range(offset, offset + length, CHUNK):
+            chunk = await read_range(archive, start, min(CHUNK, offset + length - start))
+            if not await channel.send(chunk):
+                return  # its result says why
+    await channel.send_eof()
+
+
+async def _ranges(channel: Channel, archive: Archive) -> list[tuple[int, int]]:
+    """What the agent asks for, up to its EOF: whole blocks of the archive, at most all of it."""
+    asked = bytearray()
+    most = _RANGE.size * (archive.size // BLOCK)
+    while chunk := await channel.receive():
+        asked += chunk
+        if len(asked) > most:
+            raise ProtocolError("RESTORE asks for more ranges than the archive has blocks")
+    if len(asked) % _RANGE.size:
+        raise ProtocolError("RESTORE ended in the middle of a range")
+    ranges = [(offset, length) for offset, length in _RANGE.iter_unpack(bytes(asked))]
+    if any(offset % BLOCK or length % BLOCK or offset + length > archive.size for offset, length in ranges):
+        raise ProtocolError("RESTORE asks for what is not in the archive")
+    if sum(length for _, length in ranges) > archive.size:
+        raise ProtocolError("RESTORE asks for more than the archive")
+    return ranges
+
+
+async def _checked(source: Archive | Path | bytes | BinaryIO) -> Archive:
+    """The source as an archive of which every member has been checked."""
+    if not isinstance(source, Archive):
+        return await in_thread(lambda: Archive.read(source))
+    await in_thread(source.members)
+    return source
+
+
+def _has_root(archive: Archive) -> bool:
+    return any(member.name == b"" for member in archive.members()[:1])
+
+
+def _empty_scratch() -> Archive:
+    return Archive.build([Entry(".", mode=0o1777)])

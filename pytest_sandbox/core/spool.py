@@ -1,0 +1,51 @@
+"""Bytes that stream in once and are then read at any place; nothing of them outlives the process."""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+import weakref
+from typing import BinaryIO
+
+from ..models import MEBIBYTE
+
+IN_MEMORY = 4 * MEBIBYTE  # what is no larger never touches the disk
+
+
+class Spool:
+    """Bytes that are written once and then read at any place: in memory while they are few, else in an unlinked file.
+
+    Reading is safe from several threads at once.
+    """
+
+    def __init__(self) -> None:
+        self.size = 0
+        self._memory: bytearray | None = bytearray()
+        self._file: BinaryIO | None = None
+        self._lock = threading.Lock()  # the file has one position, and several sandboxes may restore from one archive
+
+    @property
+    def in_memory(self) -> bool:
+        return self._file is None
+
+    def append(self, chunk: bytes) -> None:
+        self.size += len(chunk)
+        if self._memory is not None:
+            self._memory += chunk
+            if self.size <= IN_MEMORY:
+                return
+            # Has no name, so nothing is left when this process is killed.
+            self._file = tempfile.TemporaryFile(prefix="pytest-sandbox-")  # noqa: SIM115 - closed by the finalizer
+            weakref.finalize(self, self._file.close)
+            chunk, self._memory = bytes(self._memory), None
+        assert self._file is not None
+        self._file.write(chunk)
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        """Return length bytes from offset on, fewer only at the end."""
+        if self._memory is not None:
+            return bytes(memoryview(self._memory)[offset : offset + length])
+        assert self._file is not None
+        with self._lock:
+            self._file.seek(offset)
+            return self._file.read(length)

@@ -1,0 +1,102 @@
+"""What files and snapshots share: errors as users know them, and whole trees over one channel."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import aclosing, contextmanager
+from pathlib import PurePosixPath
+
+from ..agent.client import AgentFailure, Channel
+from ..agent.wire import BodyReader, BodyWriter, Kind, from_wire
+from ..errors import UsageError, file_error
+from .archive import Archive, ArchiveSink
+from .session import SessionBase
+from .sources import in_thread
+from .tar import CHUNK
+
+
+@contextmanager
+def file_errors(path: str | bytes | PurePosixPath) -> Iterator[None]:
+    """Turn the agent's failures into FileOperationError and its kinds; a user who does not exist into UsageError."""
+    try:
+        yield
+    except AgentFailure as failure:
+        if failure.operation == "user":
+            raise UsageError(
+                f"no user or group {failure.subject!r} in the sandbox's /etc/passwd and /etc/group; "
+                "a numeric `uid` or `uid:gid` needs no entry there"
+            ) from None
+        shown = from_wire(path) if isinstance(path, bytes) else str(path)
+        raise file_error(failure.errno, failure.operation, shown) from None
+
+
+async def in_chunks(iterator: Iterator[bytes]) -> AsyncGenerator[bytes, None]:
+    """Yield what a blocking iterator gives, each piece fetched in a thread."""
+
+    def fetch() -> bytes | None:
+        return next(iterator, None)
+
+    while (chunk := await in_thread(fetch)) is not None:
+        yield chunk
+
+
+async def archive_chunks(archive: Archive) -> AsyncGenerator[bytes, None]:
+    """Yield all of an archive; a thread is worth its cost only where a disk may be slow."""
+    for offset in range(0, archive.size, CHUNK):
+        yield await read_range(archive, offset, CHUNK)
+
+
+async def read_range(archive: Archive, offset: int, length: int) -> bytes:
+    """Read bytes of the archive without blocking the loop."""
+    if archive.in_memory:
+        return archive.read_at(offset, length)
+    return await in_thread(lambda: archive.read_at(offset, length))
+
+
+async def send_all(channel: Channel, chunks: AsyncGenerator[bytes, None]) -> int:
+    """Send the chunks and the end of input; return how many bytes there were.
+
+    Stops early when the agent takes no more: its result then says why.
+    """
+    sent = 0
+    async with aclosing(chunks):
+        async for chunk in chunks:
+            if not await channel.send(chunk):
+                break
+            sent += len(chunk)
+    await channel.send_eof()
+    return sent
+
+
+async def persist_tree(session: SessionBase, root: bytes, *, index: int = 0, left_out: Sequence[bytes] = ()) -> Archive:
+    """Fetch a directory of the sandbox as an archive, not yet checked; the agent keeps an index unless that is 0."""
+    body = BodyWriter().str(root).u32(index).u32(len(left_out))
+    for pattern in left_out:
+        body.str(pattern)
+    sink = ArchiveSink()
+    with file_errors(root):
+        async with session.channel(Kind.PERSIST, body.bytes()) as channel:
+            while chunk := await channel.receive():
+                sink.write(chunk)
+            result = BodyReader(await channel.result())
+    result.u64(), result.u64()  # members and skipped ones: nobody asks yet
+    result.done()
+    return sink.finish()
+
+
+async def hydrate_tree(
+    session: SessionBase,
+    root: bytes,
+    chunks: AsyncGenerator[bytes, None],
+    *,
+    index: int = 0,
+    merge: bool = False,
+) -> None:
+    """Make a directory of the sandbox equal to an archive in the canonical form; merge: keep what the archive lacks."""
+    body = BodyWriter().str(root).u32(index).u8(merge)
+    with file_errors(root):
+        async with session.channel(Kind.HYDRATE, body.bytes()) as channel:
+            await send_all(channel, chunks)
+            result = BodyReader(await channel.result())
+    result.u64(), result.u64()
+    result.done()

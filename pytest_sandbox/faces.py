@@ -1,0 +1,245 @@
+"""What tests see of a session: the core's operations, each crossing into the owner loop.
+
+No behaviour lives here. A face is a list of one-liners, and its methods have the core's signatures and docstrings.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
+from pathlib import PurePosixPath
+from types import TracebackType
+from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, overload
+
+from .core.processes import OutputReader, ProcessHandle
+from .core.sandbox import SandboxCore
+from .engines.base import Engine
+from .errors import SandboxError
+from .loop import iterate, run
+from .models import Container, SandboxSettings
+
+logger = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+T = TypeVar("T")
+R = TypeVar("R")
+C = TypeVar("C")
+
+
+class blocking(Generic[C, P, T]):  # noqa: N801  # reads as the function that it is used as
+    """A method of a face that runs a coroutine method of its core and waits for it.
+
+    A descriptor over ParamSpec: type checkers and help() see the core's signature, without generated code.
+    """
+
+    def __init__(self, operation: Callable[Concatenate[C, P], Coroutine[Any, Any, T]]) -> None:
+        self._operation = operation
+        functools.update_wrapper(self, operation)  # type: ignore[arg-type]  # it is called on the class only by help()
+
+    @overload
+    def __get__(self, face: None, owner: type) -> Self: ...
+    @overload
+    def __get__(self, face: object, owner: type) -> Callable[P, T]: ...
+    def __get__(self, face: Any, owner: type) -> Self | Callable[P, T]:
+        if face is None:
+            return self
+        operation, core = self._operation, face._core
+
+        @functools.wraps(operation.__get__(core))
+        def call(*args: P.args, **kwargs: P.kwargs) -> T:
+            __tracebackhide__ = True
+            try:
+                return run(operation(core, *args, **kwargs))
+            except SandboxError as error:
+                _trim(error)
+                raise
+
+        return call
+
+
+class blocking_iterator(Generic[C, P, T]):  # noqa: N801
+    """The same for an async generator of the core; leaving the iteration early closes it."""
+
+    def __init__(self, operation: Callable[Concatenate[C, P], AsyncGenerator[T, None]]) -> None:
+        self._operation = operation
+        functools.update_wrapper(self, operation)  # type: ignore[arg-type]
+
+    @overload
+    def __get__(self, face: None, owner: type) -> Self: ...
+    @overload
+    def __get__(self, face: object, owner: type) -> Callable[P, Iterator[T]]: ...
+    def __get__(self, face: Any, owner: type) -> Self | Callable[P, Iterator[T]]:
+        if face is None:
+            return self
+        operation, core = self._operation, face._core
+
+        @functools.wraps(operation.__get__(core))
+        def call(*args: P.args, **kwargs: P.kwargs) -> Iterator[T]:
+            __tracebackhide__ = True
+            try:
+                yield from iterate(operation(core, *args, **kwargs))
+            except SandboxError as error:
+                _trim(error)
+                raise
+
+        return call
+
+
+def _trim(error: SandboxError) -> None:
+    """Take our own frames out: what a user can act upon is the line that called, and the message."""
+    logger.debug("operation.failed error=%s", type(error).__name__, exc_info=error)
+    error.__traceback__ = None
+
+
+def presented(
+    operation: Callable[P, Coroutine[Any, Any, R]], face: Callable[[R], T]
+) -> Callable[P, Coroutine[Any, Any, T]]:
+    """The same operation, its result in a face of its own."""
+
+    @functools.wraps(operation)
+    async def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        return face(await operation(*args, **kwargs))
+
+    return call
+
+
+class ProcessOutput:
+    """One output stream of a process: iterate over it for lines, as bytes."""
+
+    def __init__(self, core: OutputReader) -> None:
+        self._core = core
+
+    read_some = blocking(OutputReader.read_some)
+    read_line = blocking(OutputReader.read_line)
+    lines = blocking_iterator(OutputReader.lines)
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self.lines()
+
+
+class Process:
+    """A command that is running in a sandbox."""
+
+    def __init__(self, core: ProcessHandle) -> None:
+        self._core = core
+        self.command = core.command
+        self.pid = core.pid
+        self.stdout = ProcessOutput(core.stdout)
+        self.stderr = ProcessOutput(core.stderr)
+
+    def __repr__(self) -> str:
+        return f"<Process {self.pid} {self.command!r}>"
+
+    write = blocking(ProcessHandle.write)
+    close_stdin = blocking(ProcessHandle.close_stdin)
+    send_signal = blocking(ProcessHandle.send_signal)
+    terminate = blocking(ProcessHandle.terminate)
+    kill = blocking(ProcessHandle.kill)
+    wait = blocking(ProcessHandle.wait)
+    close = blocking(ProcessHandle.close)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class Sandbox:
+    """A session in a container, for tests that are plain functions; usable from any thread."""
+
+    def __init__(self, core: SandboxCore) -> None:
+        self._core = core
+
+    @classmethod
+    def create(cls, settings: SandboxSettings | None = None, engine: Engine | None = None) -> Self:
+        """Start a sandbox outside of any fixture; close it, or use it as a context manager.
+
+        engine: by default the one that DOCKER_HOST or the platform names. Raises what SandboxCore.create raises.
+        """
+        __tracebackhide__ = True
+        try:
+            return cls(run(_create(settings or SandboxSettings(), engine)))
+        except SandboxError as error:
+            _trim(error)
+            raise
+
+    def __repr__(self) -> str:
+        return f"<Sandbox {self.name} image={self.settings.image}>"
+
+    @property
+    def name(self) -> str:
+        return self._core.name
+
+    @property
+    def settings(self) -> SandboxSettings:
+        return self._core.settings
+
+    @property
+    def workspace(self) -> PurePosixPath:
+        return self._core.workspace
+
+    @property
+    def container(self) -> Container:
+        return self._core.container
+
+    # Processes
+    exec = blocking(SandboxCore.exec)
+    start = blocking(presented(SandboxCore.start, Process))
+    sweep = blocking(SandboxCore.sweep)
+
+    # Files
+    read_bytes = blocking(SandboxCore.read_bytes)
+    read_text = blocking(SandboxCore.read_text)
+    read_chunks = blocking_iterator(SandboxCore.read_chunks)
+    write_bytes = blocking(SandboxCore.write_bytes)
+    write_text = blocking(SandboxCore.write_text)
+    stat = blocking(SandboxCore.stat)
+    lstat = blocking(SandboxCore.lstat)
+    exists = blocking(SandboxCore.exists)
+    is_file = blocking(SandboxCore.is_file)
+    is_dir = blocking(SandboxCore.is_dir)
+    list_dir = blocking(SandboxCore.list_dir)
+    walk = blocking_iterator(SandboxCore.walk)
+    glob = blocking(SandboxCore.glob)
+    mkdir = blocking(SandboxCore.mkdir)
+    remove = blocking(SandboxCore.remove)
+    rename = blocking(SandboxCore.rename)
+    copy = blocking(SandboxCore.copy)
+    chmod = blocking(SandboxCore.chmod)
+    chown = blocking(SandboxCore.chown)
+    symlink = blocking(SandboxCore.symlink)
+    read_link = blocking(SandboxCore.read_link)
+    upload = blocking(SandboxCore.upload)
+    download = blocking(SandboxCore.download)
+
+    # Workspaces
+    persist = blocking(SandboxCore.persist)
+    hydrate = blocking(SandboxCore.hydrate)
+    snapshot = blocking(SandboxCore.snapshot)
+    restore = blocking(SandboxCore.restore)
+    reset = blocking(SandboxCore.reset)
+
+    # Its life
+    running = blocking(SandboxCore.running)
+    close = blocking(SandboxCore.close)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+async def _create(settings: SandboxSettings, engine: Engine | None) -> SandboxCore:
+    if engine is None:
+        # Here, not above: it brings the engine's client, and a pytest run that uses no sandbox must not pay for that.
+        from .engines.discovery import find_engine
+
+        engine = await find_engine()
+    return await SandboxCore.create(engine, settings)
