@@ -1,0 +1,661 @@
+"""Docker Engine, and Podman through the same API, by way of docker-py: the only module that imports it.
+
+Blocking methods, run in threads, do the work step by step; the coroutines around them bound it in time, and see to it
+that a caller who gives up leaves nothing behind. Foreign errors become ours in `_translated`, once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import io
+import itertools
+import logging
+import os
+import socket
+import ssl
+import tarfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import docker
+import docker.context
+import docker.errors
+import docker.types
+import docker.utils
+import filelock
+import platformdirs
+import requests
+import urllib3
+
+from ..agent.binaries import ALIASES, AgentBinary, agent_binary
+from ..errors import (
+    EngineError,
+    EngineNotReachable,
+    EnginePermissionDenied,
+    EngineRequestFailed,
+    EngineTimeout,
+    ImageNotAvailable,
+    SandboxError,
+)
+from ..models import Container, EngineDescription, PullPolicy, SandboxSettings
+from .base import ByteStream, Started
+from .blocking import in_thread
+from .runs import Run, current_run
+from .streams import PumpedStream, SocketStream, end_socket
+
+logger = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
+
+PROBE_SECONDS = 3  # for "who are you": what a user waits in front of a hanging engine
+CALL_SECONDS = 30  # for one request; the slowest, a start with a network under full load, took 4 s
+START_SECONDS = 90  # for the handful of requests that make a container, the agent volume included
+PULL_SECONDS = 900  # for the whole of an image, also when another process is at it
+SIMULTANEOUS_CALLS = 8  # more of them only queue up inside the engine
+
+LABEL_RUN = "pytest-sandbox.run"
+LABEL_HOST = "pytest-sandbox.host"
+LABEL_VERSION = "pytest-sandbox.version"
+LABEL_AGENT = "pytest-sandbox.agent"
+
+AGENT_DIRECTORY = "/.pytest-sandbox"
+AGENT_NAME = "agent"
+SSH_RECEIVE_BYTES = 64 * 1024
+
+DEFAULT_ENDPOINT = "unix:///var/run/docker.sock"
+
+_CLIENT_ERRORS: tuple[type[Exception], ...] = (
+    docker.errors.DockerException,
+    requests.exceptions.RequestException,
+    urllib3.exceptions.HTTPError,
+    OSError,
+)
+try:
+    from paramiko.ssh_exception import SSHException  # docker-py's ssh:// transport, an extra of it
+except ModuleNotFoundError:
+    pass
+else:
+    _CLIENT_ERRORS = (*_CLIENT_ERRORS, SSHException)
+
+
+@dataclass(frozen=True, slots=True)
+class _Transport:
+    """An attached stream on its way from the thread that opened it. stream: to be called in the event loop."""
+
+    stream: Callable[[], ByteStream]
+    close: Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Attached:
+    container: Container
+    transport: _Transport
+
+
+class DockerEngine:
+    """One engine, as one process uses it. See Engine for what its methods promise."""
+
+    def __init__(self, api: docker.APIClient, description: EngineDescription, cores: int) -> None:
+        self._api = api
+        self._description = description
+        self._cores = cores
+        self._calls = asyncio.Semaphore(SIMULTANEOUS_CALLS)
+        self._sweeping: asyncio.Task[None] | None = None
+        # Of starts whose callers gave up: held here until they are through, for nobody else would.
+        self._undoing: set[asyncio.Task[None]] = set()
+
+    @classmethod
+    async def from_environment(cls) -> DockerEngine:
+        """Find the engine as the `docker` command does: DOCKER_HOST and its TLS variables, else the current context.
+
+        Raises EngineNotReachable, EnginePermissionDenied, EngineTimeout; within PROBE_SECONDS.
+        """
+        endpoint, tls = _endpoint()
+
+        def connect() -> DockerEngine:
+            with _translated(endpoint, "version", "", PROBE_SECONDS):
+                _knock(endpoint)
+                probe = docker.APIClient(base_url=endpoint, tls=tls, timeout=PROBE_SECONDS)
+                try:
+                    description, cores = _describe(probe, endpoint)
+                    # A second client, for its timeout belongs to the client; with the version known it asks nothing.
+                    api = docker.APIClient(base_url=endpoint, tls=tls, timeout=CALL_SECONDS, version=probe.api_version)
+                finally:
+                    probe.close()
+            return cls(api, description, cores)
+
+        return await _bounded(in_thread(connect), EngineTimeout(endpoint, "version", PROBE_SECONDS), PROBE_SECONDS)
+
+    async def describe(self) -> EngineDescription:
+        endpoint = self._description.endpoint
+
+        def describe() -> EngineDescription:
+            with self._call("info", ""):
+                return _describe(self._api, endpoint)[0]
+
+        return await _bounded(in_thread(describe), EngineTimeout(endpoint, "info", PROBE_SECONDS), PROBE_SECONDS)
+
+    async def ensure_image(self, settings: SandboxSettings) -> str:
+        self._sweep_once()
+        return await self._in_thread(lambda: self._ensured(settings), "pull", settings.image, PULL_SECONDS)
+
+    async def start(self, settings: SandboxSettings, name: str) -> Started:
+        self._sweep_once()
+        given_up = threading.Event()
+        async with self._calls:
+            thread = in_thread(lambda: self._start(settings, name, given_up))
+            timeout = EngineTimeout(self._description.endpoint, "start", START_SECONDS, name)
+            try:
+                attached = await _bounded(asyncio.shield(thread), timeout, START_SECONDS)
+                return Started(attached.container, attached.transport.stream())
+            except BaseException:
+                given_up.set()
+                undoing = asyncio.create_task(self._undo(thread))
+                self._undoing.add(undoing)
+                undoing.add_done_callback(self._undoing.discard)
+                # Over when the request under way is; a second cancellation ends the waiting, not the undoing.
+                await asyncio.wait([undoing], timeout=CALL_SECONDS)
+                raise
+
+    async def alive(self, container: Container) -> bool:
+        def running() -> bool:
+            with self._call("inspect", container.name):
+                try:
+                    return bool(self._api.inspect_container(container.id)["State"]["Running"])
+                except docker.errors.NotFound:
+                    return False
+
+        return await self._in_thread(running, "inspect", container.name)
+
+    async def post_mortem(self, container: Container) -> str:
+        return await self._in_thread(lambda: self._post_mortem(container), "events", container.name)
+
+    async def remove(self, container: Container) -> None:
+        await self._in_thread(lambda: self._remove(container.id, container.name), "remove", container.name)
+
+    async def sweep(self) -> None:
+        """Remove the containers that killed runs of this host left on the engine. A live run's are never touched."""
+        await self._in_thread(self._sweep, "sweep", "containers of killed runs")
+
+    async def close(self) -> None:
+        if self._sweeping is not None:
+            await asyncio.wait([self._sweeping])
+        self._api.close()
+
+    # --- calls ----------------------------------------------------------------------------------------------------
+
+    async def _in_thread(
+        self, function: Callable[[], Result], call: str, subject: str, seconds: float = CALL_SECONDS
+    ) -> Result:
+        """Run blocking calls in a thread; the bound counts from when they begin, not from when they had to queue."""
+        async with self._calls:
+            timeout = EngineTimeout(self._description.endpoint, call, seconds, subject)
+            return await _bounded(in_thread(function), timeout, seconds)
+
+    @contextmanager
+    def _call(self, call: str, subject: str, seconds: float = CALL_SECONDS) -> Iterator[None]:
+        """Surround one call to the engine: errors translated, and logged with its duration."""
+        with _translated(self._description.endpoint, call, subject, seconds):
+            yield
+
+    # --- start ----------------------------------------------------------------------------------------------------
+
+    def _start(self, settings: SandboxSettings, name: str, given_up: threading.Event) -> _Attached:
+        """Create, attach, start. Whoever sets `given_up` is spared the rest, and nothing stays behind."""
+        image = self._inspected(settings)
+        agent = agent_binary(self._description.architecture)
+        volume = self._agent_volume(agent, image["Id"])
+        run = current_run()
+        with ExitStack() as undo:
+            # Before it is asked for: a create whose answer is lost has made a container all the same.
+            undo.callback(self._remove_quietly, name)
+            try:
+                identity = self._created(settings, name, volume, run)
+            except EngineRequestFailed as error:
+                if _status(error.__cause__) == 409:
+                    undo.pop_all()  # the name is taken: that container is not ours to remove
+                raise
+            _check(given_up)
+            transport = self._attached(identity, name)
+            undo.callback(transport.close)
+            _check(given_up)
+            with self._call("start", name):
+                self._api.start(identity)
+            _check(given_up)
+            undo.pop_all()
+        user = (image["Config"] or {}).get("User") or ""
+        return _Attached(Container(identity, name, settings.image, image["Id"], user), transport)
+
+    async def _undo(self, thread: asyncio.Future[_Attached]) -> None:
+        """Wait for a start that nobody wants any more, and take back what it made."""
+        await asyncio.wait([thread])
+        if not thread.cancelled() and thread.exception() is None:
+            attached = thread.result()  # it was through at the very moment its caller gave up
+            attached.transport.close()
+            await in_thread(lambda: self._remove_quietly(attached.container.name))
+
+    def _created(self, settings: SandboxSettings, name: str, volume: str, run: Run) -> str:
+        """Create the container and return its id."""
+        host = self._api.create_host_config(
+            auto_remove=True,
+            log_config=docker.types.LogConfig(type="none"),
+            network_mode=settings.network or "none",
+            mem_limit=settings.memory,
+            memswap_limit=settings.memory,  # the sum of both: no swap
+            nano_cpus=int(min(settings.cpus, self._cores) * 1e9),  # the engine refuses more than it has
+            pids_limit=settings.pids,
+            security_opt=["no-new-privileges"],
+            init=False,
+            mounts=[
+                docker.types.Mount(AGENT_DIRECTORY, volume, type="volume", read_only=True),
+                docker.types.Mount(str(settings.workspace), None, type="volume"),
+            ],
+            # Counted against the memory limit, so half of it: a full /tmp is ENOSPC, not a killed process.
+            tmpfs={"/tmp": f"rw,exec,nosuid,nodev,mode=1777,size={settings.memory // 2}"},
+        )
+        with self._call("create", name):
+            try:
+                created = self._api.create_container(
+                    settings.image,
+                    name=name,
+                    entrypoint=[f"{AGENT_DIRECTORY}/{AGENT_NAME}"],
+                    command=[],
+                    user="0:0",
+                    working_dir="/",
+                    stdin_open=True,  # and not detached, which is what makes docker-py ask for StdinOnce
+                    tty=False,
+                    healthcheck={"test": ["NONE"]},  # the image's own would start a process in the sandbox now and then
+                    labels={LABEL_RUN: run.id, LABEL_HOST: run.host, LABEL_VERSION: _version()},
+                    host_config=host,
+                )
+            except docker.errors.ImageNotFound as error:
+                raise ImageNotAvailable(settings.image, settings.pull.value, "removed meanwhile") from error
+        return str(created["Id"])
+
+    def _attached(self, identity: str, name: str) -> _Transport:
+        """Open the container's byte stream, before anything runs in it."""
+        with self._call("attach", name):
+            opened = self._api.attach_socket(identity, params={"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1})
+        return _transport(opened)
+
+    # --- the agent's volume ---------------------------------------------------------------------------------------
+
+    def _agent_volume(self, agent: AgentBinary, image: str) -> str:
+        """Return the name of a volume that holds the agent, filling it if this engine has none.
+
+        A marker on this host says which volume was filled. It names the volume's creation, not only its name: after a
+        prune there is a new one of the same name, which is empty. `image`: any, for a container that never starts.
+        """
+        name = f"pytest-sandbox-agent-{agent.sha256[:12]}"
+        marker = _cache() / _digest(self._description.id) / name
+        if _read(marker) == self._volume_creation(name, agent):
+            return name
+        marker.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with filelock.FileLock(f"{marker}.lock", timeout=CALL_SECONDS):
+                creation = self._volume_creation(name, agent)
+                if _read(marker) != creation:
+                    self._fill(name, agent, image)
+                    marker.write_text(creation)
+        except filelock.Timeout as error:
+            raise EngineTimeout(self._description.endpoint, "fill the agent volume", CALL_SECONDS, name) from error
+        return name
+
+    def _volume_creation(self, name: str, agent: AgentBinary) -> str:
+        """Tell this volume from others of its name, earlier or later; make it if there is none."""
+        with self._call("volume inspect", name):
+            try:
+                volume = self._api.inspect_volume(name)
+            except docker.errors.NotFound:
+                # The engine's clock has whole seconds here; the label tells two volumes of one second apart.
+                labels = {LABEL_AGENT: agent.build, f"{LABEL_AGENT}.creation": os.urandom(8).hex()}
+                self._api.create_volume(name, labels=labels)
+                volume = self._api.inspect_volume(name)
+        creation = (volume.get("Labels") or {}).get(f"{LABEL_AGENT}.creation", "")
+        return f"{volume.get('CreatedAt', '')} {creation}"
+
+    def _fill(self, volume: str, agent: AgentBinary, image: str) -> None:
+        run = current_run()
+        name = f"{volume}-{run.id}-{next(_fillings)}"
+        mount = docker.types.Mount(AGENT_DIRECTORY, volume, type="volume")
+        with ExitStack() as undo:
+            undo.callback(self._remove_quietly, name)
+            with self._call("create", name):
+                self._api.create_container(
+                    image,
+                    name=name,
+                    entrypoint=["/"],  # never started; the engine wants something here
+                    labels={LABEL_RUN: run.id, LABEL_HOST: run.host, LABEL_VERSION: _version()},
+                    host_config=self._api.create_host_config(mounts=[mount], network_mode="none"),
+                )
+            # Another host of the same engine may have filled it and be starting containers from it right now.
+            if self._holds(name, agent):
+                return
+            with self._call("put_archive", name):
+                self._api.put_archive(name, AGENT_DIRECTORY, _agent_archive(agent))
+
+    def _holds(self, name: str, agent: AgentBinary) -> bool:
+        """Say whether the volume mounted in the container `name` has the very agent already."""
+        with self._call("get_archive", name):
+            try:
+                chunks, _ = self._api.get_archive(name, f"{AGENT_DIRECTORY}/{AGENT_NAME}")
+                archive = io.BytesIO(b"".join(chunks))
+            except docker.errors.NotFound:
+                return False
+        with tarfile.open(fileobj=archive) as tar:
+            member = tar.extractfile(AGENT_NAME)
+            return member is not None and hashlib.sha256(member.read()).hexdigest() == agent.sha256
+
+    # --- images ---------------------------------------------------------------------------------------------------
+
+    def _inspected(self, settings: SandboxSettings, reason: str = "not present") -> dict[str, Any]:
+        with self._call("image inspect", settings.image):
+            try:
+                return cast("dict[str, Any]", self._api.inspect_image(settings.image))  # type: ignore[no-untyped-call]
+            except docker.errors.NotFound as error:
+                raise ImageNotAvailable(settings.image, settings.pull.value, reason) from error
+
+    def _ensured(self, settings: SandboxSettings) -> str:
+        if settings.pull is PullPolicy.NEVER:
+            return str(self._inspected(settings, "not present, and pulling is off")["Id"])
+        if settings.pull is PullPolicy.MISSING:
+            try:
+                return str(self._inspected(settings)["Id"])
+            except ImageNotAvailable:
+                logger.debug("image.missing image=%s", settings.image)
+        # One process pulls; the others of this host find the image, or pull what is then the same.
+        lock = _cache() / _digest(self._description.id) / f"image-{_digest(settings.image)}.lock"
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with filelock.FileLock(lock, timeout=PULL_SECONDS):
+                if settings.pull is PullPolicy.MISSING:
+                    try:
+                        return str(self._inspected(settings)["Id"])
+                    except ImageNotAvailable:
+                        logger.debug("image.pull image=%s", settings.image)
+                self._pull(settings)
+        except filelock.Timeout as error:
+            raise EngineTimeout(self._description.endpoint, "pull", PULL_SECONDS, settings.image) from error
+        return str(self._inspected(settings, "pulled, and gone again")["Id"])
+
+    def _pull(self, settings: SandboxSettings) -> None:
+        try:
+            with self._call("pull", settings.image, PULL_SECONDS):
+                for progress in self._api.pull(settings.image, stream=True, decode=True):
+                    if "error" in progress:
+                        raise ImageNotAvailable(settings.image, settings.pull.value, _one_line(progress["error"]))
+        except EngineRequestFailed as error:
+            raise ImageNotAvailable(settings.image, settings.pull.value, error.reason) from error
+
+    # --- the end --------------------------------------------------------------------------------------------------
+
+    def _remove(self, container: str, name: str) -> None:
+        with self._call("remove", name):
+            try:
+                self._api.remove_container(container, force=True, v=True)
+            except docker.errors.NotFound:
+                pass  # gone is what we wanted
+            except docker.errors.APIError as error:
+                if error.status_code != 409:
+                    raise
+                # The engine's auto-remove was faster and is still at it: gone means gone, so wait for its end.
+                self._removed(container)
+
+    def _removed(self, container: str, timeout: int = CALL_SECONDS) -> None:
+        """Wait for the end of a removal that is under way."""
+        try:
+            self._api.wait(container, timeout=timeout, condition="removed")
+        except docker.errors.NotFound:
+            pass  # it was over before we asked
+
+    def _remove_quietly(self, name: str) -> None:
+        """Remove on the way out of a failure, which must not be hidden by another one."""
+        try:
+            self._remove(name, name)
+        except EngineError as error:
+            logger.warning("container.remove.failed name=%s left behind, removed by a later run: %s", name, error)
+
+    def _post_mortem(self, container: Container) -> str:
+        """Ask the engine's short memory of events: an auto-removed container can't be inspected any more."""
+        with self._call("wait", container.name):
+            try:
+                self._removed(container.id, timeout=PROBE_SECONDS)
+            except (requests.exceptions.Timeout, requests.exceptions.ConnectionError):
+                return self._state(container)
+        facts: list[str] = []
+        with self._call("events", container.name):
+            # Up to now by the engine's own clock, in fractions of a second: the API takes them, though docker-py only
+            # speaks of whole ones, which would miss the last second, or make us wait for its end.
+            now = datetime.fromisoformat(self._api.info()["SystemTime"]).timestamp()
+            chosen = {"container": container.id, "type": "container"}
+            for event in self._api.events(since=0, until=cast("int", now), filters=chosen, decode=True):
+                facts += _facts(event["Action"], event["Actor"]["Attributes"])
+        return "; ".join([*dict.fromkeys(facts), "removed"])
+
+    def _state(self, container: Container) -> str:
+        with self._call("inspect", container.name):
+            try:
+                state = self._api.inspect_container(container.id)["State"]
+            except docker.errors.NotFound:
+                return "removed"
+        if state["Running"]:
+            return "still running"
+        facts = ["killed for memory"] if state.get("OOMKilled") else []
+        return "; ".join([*facts, f"{state['Status']}, exit code {state['ExitCode']}"])
+
+    # --- what killed runs left ------------------------------------------------------------------------------------
+
+    def _sweep_once(self) -> None:
+        """Sweep with the first use, beside it: nobody waits for the removal of what others left."""
+        if self._sweeping is None:
+            self._sweeping = asyncio.create_task(self._sweep_quietly())
+
+    async def _sweep_quietly(self) -> None:
+        try:
+            await self.sweep()
+        except EngineError as error:
+            # No reason to fail for those who only want to start something; an engine in trouble will tell them itself.
+            logger.warning("sweep.failed containers of killed runs may be left behind: %s", error)
+
+    def _sweep(self) -> None:
+        run = current_run()
+        with self._call("list", "containers of this host"):
+            found = self._api.containers(all=True, filters={"label": f"{LABEL_HOST}={run.host}"})
+        left = [(entry["Id"], entry["Names"][0].lstrip("/"), entry["Labels"][LABEL_RUN]) for entry in found]
+        for identity, name, owner in left:
+            if run.is_dead(owner):
+                logger.debug("sweep.container name=%s run=%s", name, owner)
+                self._remove(identity, name)
+        for dead in run.dead():
+            run.forget(dead)
+
+
+# --- pure, or nearly --------------------------------------------------------------------------------------------------
+
+
+class _GivenUp(SandboxError):
+    """A start whose caller has gone; nobody sees it."""
+
+
+_fillings = itertools.count(1)  # two engines in one process may fill at once, and a container's name is only once
+
+
+def _check(given_up: threading.Event) -> None:
+    if given_up.is_set():
+        raise _GivenUp
+
+
+async def _bounded(future: asyncio.Future[Result], otherwise: EngineTimeout, seconds: float) -> Result:
+    """Wait for a thread. Its requests have bounds of their own, but an answer that trickles in outwits those."""
+    try:
+        async with asyncio.timeout(seconds):
+            return await future
+    except TimeoutError as error:
+        raise otherwise from error
+
+
+def _endpoint() -> tuple[str, docker.TLSConfig | bool]:
+    """Return where the engine is and how to talk to it, as the `docker` command would."""
+    try:
+        environment = docker.utils.kwargs_from_env()
+        if "base_url" in environment:
+            return environment["base_url"], environment.get("tls", False)
+        wanted = os.environ.get("DOCKER_CONTEXT")
+        context: docker.context.Context | None = docker.context.ContextAPI.get_context(wanted)
+        if context is None:
+            raise EngineNotReachable(f"the docker context {wanted!r}", "there is no such context")
+        if not context.Host:
+            return DEFAULT_ENDPOINT, environment.get("tls", False)
+        tls: docker.TLSConfig | None = context.TLSConfig
+        return context.Host.replace("http+unix://", "unix://"), False if tls is None else tls
+    except docker.errors.DockerException as error:
+        wanted = os.environ.get("DOCKER_HOST") or os.environ.get("DOCKER_CONTEXT") or DEFAULT_ENDPOINT
+        raise EngineNotReachable(wanted, _one_line(str(error))) from error
+
+
+def _knock(endpoint: str) -> None:
+    """Connect to a Unix socket once, before docker-py does: where nobody listens it forgets to close its own, and the
+    warning of the interpreter would strike an innocent test.
+    """
+    if endpoint.startswith("unix://"):
+        with socket.socket(socket.AF_UNIX) as caller:
+            caller.settimeout(PROBE_SECONDS)
+            caller.connect(endpoint.removeprefix("unix://"))
+
+
+def _describe(api: docker.APIClient, endpoint: str) -> tuple[EngineDescription, int]:
+    """Ask for the engine's description, and how many cores it has."""
+    version, info = api.version(), api.info()
+    components = [component["Name"] for component in version.get("Components", [])]
+    name = "podman" if any("podman" in component.lower() for component in components) else "docker"
+    architecture = ALIASES.get(info["Architecture"], info["Architecture"])
+    return EngineDescription(name, version["Version"], endpoint, architecture, info["ID"]), int(info["NCPU"])
+
+
+def _transport(opened: Any) -> _Transport:
+    """Take the bare connection out of what attach_socket returns: the one place beneath docker-py's documented surface.
+
+    It hands out a `SocketIO` for unix:// and http://, an `SSLSocket` for https://, and for ssh:// a channel of
+    paramiko's or the pipes of an ssh process. Each bypasses http.client's buffer, in which bytes that came together
+    with the response's header would be lost. None do: an agent is silent until it is spoken to.
+    """
+    if isinstance(opened, (socket.SocketIO, ssl.SSLSocket)):
+        sock = cast("Any", opened)._sock if isinstance(opened, socket.SocketIO) else opened
+        # In a reference cycle, which the garbage collector would take apart in an order that http.client complains of.
+        response = cast("Any", opened)._response
+
+        def close() -> None:
+            end_socket(sock)
+            response.close()
+
+        return _Transport(lambda: SocketStream(sock, response.close), close)
+    if process := getattr(opened, "proc", None):
+        pump = partial(PumpedStream, lambda: process.stdout.read1(SSH_RECEIVE_BYTES), opened.sendall, process.terminate)
+        return _Transport(pump, process.terminate)
+    opened.settimeout(None)  # docker-py had set the one for requests
+    receive = partial(opened.recv, SSH_RECEIVE_BYTES)
+    return _Transport(partial(PumpedStream, receive, opened.sendall, opened.close), opened.close)
+
+
+def _agent_archive(agent: AgentBinary) -> bytes:
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        member = tarfile.TarInfo(AGENT_NAME)
+        member.mode = 0o555
+        content = agent.path.read_bytes()
+        member.size = len(content)
+        tar.addfile(member, io.BytesIO(content))
+    return archive.getvalue()
+
+
+def _facts(action: str, attributes: Mapping[str, str]) -> list[str]:
+    """What one event tells about a container's end."""
+    if action == "oom":
+        return ["ran out of memory"]
+    if action == "kill":
+        return [f"killed through the engine with signal {attributes.get('signal', '?')}"]
+    if action == "die":
+        return [f"exit code {attributes.get('exitCode', '?')}"]
+    return []
+
+
+@contextmanager
+def _translated(endpoint: str, call: str, subject: str, seconds: float) -> Iterator[None]:
+    """Log one call, and turn the client's errors into ours."""
+    began = time.monotonic()
+    logger.debug("engine.%s.started subject=%s", call, subject)
+    try:
+        yield
+    except _CLIENT_ERRORS as error:
+        ours = _translation(error, endpoint, call, subject, seconds)
+        logger.debug("engine.%s.failed subject=%s seconds=%.3f error=%s", call, subject, time.monotonic() - began, ours)
+        raise ours from error
+    logger.debug("engine.%s.done subject=%s seconds=%.3f", call, subject, time.monotonic() - began)
+
+
+def _translation(error: BaseException, endpoint: str, call: str, subject: str, seconds: float) -> EngineError:
+    causes = list(_causes(error))
+    for cause in causes:
+        if isinstance(cause, docker.errors.APIError) and cause.status_code is not None:
+            return EngineRequestFailed(call, subject or endpoint, _one_line(str(cause.explanation or cause)))
+    for cause in causes:
+        if isinstance(cause, (requests.exceptions.Timeout, urllib3.exceptions.TimeoutError, TimeoutError)):
+            return EngineTimeout(endpoint, call, seconds, subject)
+        if isinstance(cause, PermissionError):
+            return EnginePermissionDenied(endpoint)
+    # The innermost one that the operating system named is what a person can do something about.
+    named = [cause for cause in causes if isinstance(cause, OSError) and cause.strerror]
+    return EngineNotReachable(endpoint, _one_line(str(named[-1].strerror if named else error)))
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """The error and those inside it: requests and urllib3 hide the cause among the arguments."""
+    seen: list[BaseException] = []
+    waiting = [error]
+    while waiting:
+        current = waiting.pop()
+        if not any(current is known for known in seen):
+            seen.append(current)
+            yield current
+            inner = [*current.args, getattr(current, "reason", None), current.__context__, current.__cause__]
+            waiting += [each for each in inner if isinstance(each, BaseException)]
+
+
+def _status(error: BaseException | None) -> int | None:
+    return error.status_code if isinstance(error, docker.errors.APIError) else None
+
+
+def _one_line(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= 300 else line[:297] + "..."
+
+
+def _read(path: Path) -> str | None:
+    try:
+        return path.read_text()
+    except FileNotFoundError:
+        return None
+
+
+def _cache() -> Path:
+    return platformdirs.user_cache_path("pytest-sandbox", appauthor=False) / "engines"
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _version() -> str:
+    try:
+        return version("pytest-sandbox")
+    except PackageNotFoundError:
+        return "source"  # imported from a checkout that was never installed

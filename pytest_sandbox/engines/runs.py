@@ -1,0 +1,111 @@
+"""Who made a container, and whether that process still lives.
+
+A *run* is one process that starts containers; it holds a lock on a file of its own until it ends, however it ends. A
+*host* is everyone who shares the directory of those files. Containers carry both as labels, so that a later run can
+remove what a killed one left, and only that.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import secrets
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+import platformdirs
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """id: 8 hex digits, of this process. host: 16 hex digits. descriptor: holds the lock."""
+
+    id: str
+    host: str
+    descriptor: int
+
+    def is_dead(self, run: str) -> bool:
+        """Say whether another run of this host has ended: nobody holds its lock any more."""
+        if run == self.id:
+            return False
+        try:
+            descriptor = os.open(_lock_path(run), os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return True
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        finally:
+            os.close(descriptor)
+        return True
+
+    def dead(self) -> list[str]:
+        """Return the runs of this host that have ended without being forgotten."""
+        return [path.stem for path in _directory().glob("*.lock") if self.is_dead(path.stem)]
+
+    def forget(self, run: str) -> None:
+        """Drop the lock file of a dead run whose containers are gone."""
+        _lock_path(run).unlink(missing_ok=True)
+
+
+_current: Run | None = None
+
+
+def current_run() -> Run:
+    """Return this process's run, which begins with the first call."""
+    global _current
+    if _current is None:
+        _directory().mkdir(parents=True, exist_ok=True)
+        host = _host()
+        run = secrets.token_hex(4)
+        # Locked before it has its name: a file that can be seen and is not locked is a dead run's.
+        unfinished = _directory() / f"{run}.new"
+        descriptor = os.open(unfinished, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        unfinished.rename(_lock_path(run))
+        _current = Run(run, host, descriptor)
+    return _current
+
+
+def _host() -> str:
+    """Name this host: a random id kept beside the locks, and the host name.
+
+    Not the machine id: containers of one CI image share that, and the engine's socket, but not the lock files; each
+    would take the other's runs for dead. A process with another HOME doesn't see our locks either: it is another host.
+    """
+    path = _directory() / "identity"
+    try:
+        identity = path.read_text()
+    except FileNotFoundError:
+        unfinished = path.with_name(f"identity.{secrets.token_hex(4)}")
+        unfinished.write_text(secrets.token_hex(16))
+        try:
+            os.link(unfinished, path)  # whole or not at all, and the first one wins
+        except FileExistsError:
+            pass  # another process was the first
+        unfinished.unlink()
+        identity = path.read_text()
+    return hashlib.sha256(f"{identity}\0{socket.gethostname()}".encode()).hexdigest()[:16]
+
+
+def _directory() -> Path:
+    return platformdirs.user_state_path("pytest-sandbox", appauthor=False) / "runs"
+
+
+def _lock_path(run: str) -> Path:
+    # The name comes from a label that anybody may have written.
+    return _directory() / f"{Path(run).name}.lock"
+
+
+def _end_in_child() -> None:
+    """A forked child is a run of its own; with our descriptor it would also keep the parent's lock."""
+    global _current
+    if _current is not None:
+        os.close(_current.descriptor)
+        _current = None
+
+
+os.register_at_fork(after_in_child=_end_in_child)
