@@ -1,0 +1,151 @@
+"""The fixtures: settings → pool → factory → sandbox. Overriding one in a conftest changes all that follow from it.
+
+Nothing here imports the engine's client or the owner loop before a test asks for a sandbox.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+
+from . import settings as settings_table
+from .workers import pool_of
+
+if TYPE_CHECKING:
+    from .baseline import Baseline, PreparedBaseline
+    from .core.pool import SandboxPool
+    from .faces import Sandbox
+    from .models import SandboxSettings
+
+NAMES = frozenset(
+    ("sandbox_factory", "sandbox", "class_sandbox", "module_sandbox", "package_sandbox", "session_sandbox")
+)  # a test that uses one of these needs an engine
+
+
+class SandboxFactory:
+    """Makes any number of sandboxes, each at the baseline and on its own; all end with the fixture's scope."""
+
+    def __init__(
+        self, settings: SandboxSettings, pool: SandboxPool, baseline: PreparedBaseline | None, ended: ExitStack
+    ) -> None:
+        self._settings = settings
+        self._pool = pool
+        self._baseline = baseline
+        self._ended = ended
+
+    def __call__(self, **overrides: object) -> Sandbox:
+        """Return a sandbox; the keywords are those of the marker, and win over it. Raises InvalidSetting."""
+        from .faces import Sandbox
+        from .loop import run
+
+        settings = settings_table.overridden(self._settings, overrides, "sandbox_factory")
+        snapshot = self._baseline.snapshot(settings) if self._baseline is not None else None
+        core = run(self._pool.lease(settings, snapshot))
+        self._ended.callback(lambda: run(self._pool.release(core)))
+        return Sandbox(core)
+
+
+@contextmanager
+def _factory(
+    request: pytest.FixtureRequest, settings: SandboxSettings, pool: SandboxPool, baseline: PreparedBaseline | None
+) -> Iterator[SandboxFactory]:
+    """Make a factory for the scope of the requesting fixture, with the markers that hold there."""
+    with ExitStack() as ended:
+        yield SandboxFactory(settings_table.marked(settings, request.node), pool, baseline, ended)
+
+
+@pytest.fixture(scope="session")
+def sandbox_settings(pytestconfig: pytest.Config) -> SandboxSettings:
+    """What sandboxes are made from: options, environment, ini file. Override it to decide in Python; markers win."""
+    return pytestconfig.stash[settings_table.SETTINGS]
+
+
+@pytest.fixture(scope="module")
+def sandbox_baseline() -> Baseline | Callable[[Sandbox], object] | None:
+    """What a module's tests begin from: override it to return a Baseline, or a function that fills a given Sandbox.
+
+    Made once per module and settings. None: the workspace is as the image has it, usually empty.
+    """
+    return None
+
+
+@pytest.fixture(scope="session")
+def sandbox_pool(pytestconfig: pytest.Config) -> Iterator[SandboxPool]:
+    """The warm sandboxes of this process, closed at the end of the run."""
+    from .loop import run
+
+    pool = pool_of(pytestconfig)
+    yield pool
+    run(pool.close())
+
+
+@pytest.fixture(scope="module")
+def _prepared_baseline(
+    sandbox_baseline: Baseline | Callable[[Sandbox], object] | None, sandbox_pool: SandboxPool
+) -> PreparedBaseline:
+    from .baseline import PreparedBaseline
+
+    return PreparedBaseline(sandbox_baseline, sandbox_pool)
+
+
+@pytest.fixture
+def sandbox_factory(
+    request: pytest.FixtureRequest,
+    sandbox_settings: SandboxSettings,
+    sandbox_pool: SandboxPool,
+    _prepared_baseline: PreparedBaseline,
+) -> Iterator[SandboxFactory]:
+    """Call it for further sandboxes, `sandbox_factory(memory="512m")`: at the baseline, ending with the test."""
+    with _factory(request, sandbox_settings, sandbox_pool, _prepared_baseline) as factory:
+        yield factory
+
+
+@pytest.fixture
+def sandbox(sandbox_factory: Callable[[], Sandbox]) -> Sandbox:
+    """A sandbox of this test's own: the workspace at the baseline, /tmp empty, no process of an earlier test."""
+    return sandbox_factory()
+
+
+@pytest.fixture(scope="class")
+def class_sandbox(
+    request: pytest.FixtureRequest,
+    sandbox_settings: SandboxSettings,
+    sandbox_pool: SandboxPool,
+    _prepared_baseline: PreparedBaseline,
+) -> Iterator[Sandbox]:
+    """A sandbox that the tests of a class share, state included; it begins at the baseline."""
+    with _factory(request, sandbox_settings, sandbox_pool, _prepared_baseline) as factory:
+        yield factory()
+
+
+@pytest.fixture(scope="module")
+def module_sandbox(
+    request: pytest.FixtureRequest,
+    sandbox_settings: SandboxSettings,
+    sandbox_pool: SandboxPool,
+    _prepared_baseline: PreparedBaseline,
+) -> Iterator[Sandbox]:
+    """A sandbox that the tests of a module share, state included; it begins at the baseline."""
+    with _factory(request, sandbox_settings, sandbox_pool, _prepared_baseline) as factory:
+        yield factory()
+
+
+@pytest.fixture(scope="package")
+def package_sandbox(
+    request: pytest.FixtureRequest, sandbox_settings: SandboxSettings, sandbox_pool: SandboxPool
+) -> Iterator[Sandbox]:
+    """A sandbox that the tests of a package share, state included; baselines are a module's and don't apply."""
+    with _factory(request, sandbox_settings, sandbox_pool, None) as factory:
+        yield factory()
+
+
+@pytest.fixture(scope="session")
+def session_sandbox(
+    request: pytest.FixtureRequest, sandbox_settings: SandboxSettings, sandbox_pool: SandboxPool
+) -> Iterator[Sandbox]:
+    """A sandbox that all tests of a run (of a worker, under xdist) share, state included; baselines don't apply."""
+    with _factory(request, sandbox_settings, sandbox_pool, None) as factory:
+        yield factory()

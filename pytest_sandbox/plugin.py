@@ -1,0 +1,90 @@
+"""The entry point of pytest: hooks, each a line or two, and the fixtures.
+
+Loaded by every pytest run where the package is installed, used or not: it must stay within 10 ms, so docker and the
+owner loop are imported where they are used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+
+import pytest
+
+from . import reporting, workers
+from . import settings as settings_table
+from .errors import InvalidSetting, SandboxError
+from .fixtures import (
+    NAMES,
+    _prepared_baseline,
+    class_sandbox,
+    module_sandbox,
+    package_sandbox,
+    sandbox,
+    sandbox_baseline,
+    sandbox_factory,
+    sandbox_pool,
+    sandbox_settings,
+    session_sandbox,
+)
+
+__all__ = [
+    "_prepared_baseline",
+    "class_sandbox",
+    "module_sandbox",
+    "package_sandbox",
+    "sandbox",
+    "sandbox_baseline",
+    "sandbox_factory",
+    "sandbox_pool",
+    "sandbox_settings",
+    "session_sandbox",
+]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    settings_table.add_options(parser)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers", f"sandbox(**settings): settings of the test's sandbox, by keyword: {settings_table.KEYWORDS}"
+    )
+    try:
+        config.stash[settings_table.SETTINGS] = settings_table.configured(config)
+    except InvalidSetting as error:
+        raise pytest.UsageError(str(error)) from None
+
+
+def pytest_report_collectionfinish(config: pytest.Config, items: Sequence[pytest.Item]) -> list[str]:
+    used = any(NAMES.intersection(getattr(item, "fixturenames", ())) for item in items)
+    return [reporting.engine_line(config)] if used and not config.option.collectonly else []
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    if call.excinfo is None or not isinstance(call.excinfo.value, SandboxError):
+        return (yield)
+    reporting.record_failure_class(item, call.excinfo.value)
+    if item.config.getoption("fulltrace"):
+        return (yield)
+    with reporting.shortened(call.excinfo):
+        report = yield
+    reporting.complete_summary(report, call.excinfo)
+    return report
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if workers.is_worker(session.config) and workers.uses_sandboxes(session.config):
+        workers.send_to_controller(session.config, "engine", reporting.engine_line(session.config))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: object) -> None:
+    workers.receive_from_worker(node)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if (line := workers.message_from_workers(config, "engine")) is not None:
+        terminalreporter.write_line(line)

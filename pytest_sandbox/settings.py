@@ -1,0 +1,302 @@
+"""Where a sandbox's settings come from: one table, from which options, ini keys, variables, markers and docs are made.
+
+A new setting is one row in TABLE (and its field in SandboxSettings). `python -m pytest_sandbox.settings` prints
+docs/settings.md.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from enum import Enum
+from pathlib import PurePosixPath
+from typing import Any, Literal, NamedTuple
+
+import pytest
+
+from .errors import InvalidSetting
+from .models import Isolation, PullPolicy, SandboxSettings
+
+SETTINGS = pytest.StashKey[SandboxSettings]()  # what configured() returned for the run
+DEFAULTS = SandboxSettings()
+SMALLEST_MEMORY = 6 * 1024**2  # engines refuse less
+UNITS = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
+
+
+# --- how values are written -----------------------------------------------------------------------------------------
+
+
+class Syntax(NamedTuple):
+    """How the values of a setting are written.
+
+    parse: from text, or from the Python value of a marker; raises ValueError or TypeError for anything else.
+    expected: completes the sentence "expected …". write: the way back, for help and docs.
+    lines: several values, one a line: ini key and marker only, as a shell has no good form for them.
+    """
+
+    parse: Callable[[object], object]
+    expected: str
+    write: Callable[[Any], str] = str
+    lines: bool = False
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str) or "\0" in value:
+        raise TypeError
+    return value.strip()
+
+
+def _name(value: object) -> str:
+    name = _text(value)
+    if not name or re.search(r"\s", name):
+        raise ValueError
+    return name
+
+
+def _user(value: object) -> str:
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return str(value)
+    return _text(value)
+
+
+def _network(value: object) -> str:
+    return "" if value in ("none", "", None) else _name(value)
+
+
+def _absolute_path(value: object) -> PurePosixPath:
+    path = PurePosixPath(_text(str(value)) if isinstance(value, PurePosixPath) else _text(value))
+    # The root itself can't be a volume, and a `..` would make two names for one place.
+    if not path.is_absolute() or path == PurePosixPath("/") or ".." in path.parts:
+        raise ValueError
+    return path
+
+
+def _number(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise TypeError
+    number = float(value)
+    if not math.isfinite(number) or number <= 0:
+        raise ValueError
+    return number
+
+
+def _count(value: object) -> int:
+    number = _number(value)
+    if number != int(number):
+        raise ValueError
+    return int(number)
+
+
+def _seconds(value: object) -> float | None:
+    return None if value in ("none", None) else _number(value)
+
+
+def _size(value: object) -> int:
+    if isinstance(value, str):
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)([kmg]?)", value.strip().lower())
+        if match is None:
+            raise ValueError
+        size = int(float(match[1]) * UNITS[match[2]])
+    else:
+        size = _count(value)
+    if size < SMALLEST_MEMORY:
+        raise ValueError
+    return size
+
+
+def _written_size(size: int) -> str:
+    unit = next(unit for unit in ("g", "m", "k", "") if size % UNITS[unit] == 0)
+    return f"{size // UNITS[unit]}{unit}"
+
+
+def _lines(value: object) -> tuple[str, ...]:
+    if isinstance(value, str) or not isinstance(value, list | tuple):
+        raise TypeError
+    return tuple(_text(line) for line in value)
+
+
+def _variables(value: object) -> dict[str, str]:
+    pairs = value.items() if isinstance(value, Mapping) else [line.partition("=")[::2] for line in _lines(value)]
+    variables = dict(pairs)
+    if not all(isinstance(part, str) and "\0" not in part for pair in variables.items() for part in pair):
+        raise TypeError
+    if not all(name and "=" not in name for name in variables):
+        raise ValueError
+    if not isinstance(value, Mapping) and not all("=" in line for line in _lines(value)):
+        raise ValueError
+    return variables
+
+
+def one_of(choices: type[Enum]) -> Syntax:
+    """The values of an enum, by name or as themselves."""
+    names = [f"`{choice.value}`" for choice in choices]
+    return Syntax(choices, f"{', '.join(names[:-1])} or {names[-1]}", lambda choice: str(choice.value))
+
+
+IMAGE = Syntax(_name, "an image's name, name@digest or id")
+USER = Syntax(_user, "a name, `uid`, `name:group` or `uid:gid`, or nothing for the image's own", str)
+NETWORK = Syntax(_network, "`none`, `bridge`, or the name of an engine's network", lambda name: name or "none")
+ABSOLUTE_PATH = Syntax(_absolute_path, "an absolute path other than `/`, without `..`")
+SIZE = Syntax(_size, "bytes, or a number with `k`, `m` or `g`, at least `6m`", _written_size)
+NUMBER = Syntax(_number, "a number above 0", lambda number: f"{number:g}")
+COUNT = Syntax(_count, "a whole number above 0")
+SECONDS = Syntax(_seconds, "seconds above 0, or `none`", lambda number: "none" if number is None else f"{number:g}")
+PATTERNS = Syntax(_lines, "patterns, one a line", "\n".join, lines=True)
+VARIABLES = Syntax(_variables, "`NAME=value` lines (a marker also takes a dict)", "\n".join, lines=True)
+
+
+# --- the table ------------------------------------------------------------------------------------------------------
+
+
+class Setting(NamedTuple):
+    """A row: `memory` is --sandbox-memory, SANDBOX_MEMORY, the ini key sandbox_memory and the marker's memory=."""
+
+    name: str
+    syntax: Syntax
+    help: str
+
+    @property
+    def option(self) -> str:
+        return f"--sandbox-{self.name}"
+
+    @property
+    def variable(self) -> str:
+        return f"SANDBOX_{self.name.upper()}"
+
+    @property
+    def ini(self) -> str:
+        return f"sandbox_{self.name}"
+
+    @property
+    def default(self) -> str:
+        """The default of SandboxSettings, as a user would write it."""
+        return self.syntax.write(getattr(DEFAULTS, self.name))
+
+    def parse(self, value: object, source: str) -> object:
+        try:
+            return self.syntax.parse(value)
+        except (ValueError, TypeError):
+            raise InvalidSetting(source, value, self.syntax.expected) from None
+
+
+TABLE = (
+    Setting("image", IMAGE, "Image that sandboxes are made from."),
+    Setting("pull", one_of(PullPolicy), "When to pull the image."),
+    Setting("workspace", ABSOLUTE_PATH, "Directory that is restored between tests, and the commands' own."),
+    Setting("user", USER, "Whom commands run as."),
+    Setting("network", NETWORK, "Network of the sandbox; `none` leaves it the loopback interface only."),
+    Setting("memory", SIZE, "Memory of a sandbox, in which `/tmp` counts too."),
+    Setting("cpus", NUMBER, "CPU cores of a sandbox; fractions are taken."),
+    Setting("pids", COUNT, "Processes and threads of a sandbox."),
+    Setting("timeout", SECONDS, "How long a command may run, unless the call says otherwise."),
+    Setting(
+        "isolation",
+        one_of(Isolation),
+        "What a test finds: a restored workspace, a new container, or whatever the last test left.",
+    ),
+    Setting("ephemeral", PATTERNS, "Paths in the workspace that snapshots leave out."),
+    Setting("environment", VARIABLES, "Environment variables of commands, added to the image's."),
+)
+BY_NAME = {setting.name: setting for setting in TABLE}
+KEYWORDS = ", ".join(BY_NAME)
+
+
+# --- the sources, from the strongest: marker, option, environment, ini, default ---------------------------------------
+
+
+def add_options(parser: pytest.Parser) -> None:
+    """Register an option and an ini key for each row."""
+    group = parser.getgroup("sandbox", "sandboxes (also SANDBOX_… in the environment, sandbox_… in the ini file)")
+    for setting in TABLE:
+        if not setting.syntax.lines:
+            described = f"{setting.help} Expects {setting.syntax.expected}. Default: {setting.default or 'empty'}"
+            group.addoption(setting.option, metavar=setting.name.upper(), help=described)
+        kind: Literal["linelist", "string"] = "linelist" if setting.syntax.lines else "string"
+        parser.addini(setting.ini, setting.help, type=kind, default=None)
+
+
+def configured(config: pytest.Config) -> SandboxSettings:
+    """Return what options, environment and ini file say together. Raises InvalidSetting, which names the source."""
+    values = {}
+    for setting in TABLE:
+        for source, value in _sources(setting, config):
+            values[setting.name] = setting.parse(value, source)
+            break
+    return replace(DEFAULTS, **values)  # type: ignore[arg-type]  # each row's syntax makes its field's type
+
+
+def _sources(setting: Setting, config: pytest.Config) -> Iterator[tuple[str, object]]:
+    """Yield what is set for a row, strongest first."""
+    if not setting.syntax.lines:
+        if (option := config.getoption(setting.option)) is not None:
+            yield setting.option, option
+        if variable := os.environ.get(setting.variable):  # CI systems write an unset variable as an empty one
+            yield setting.variable, variable
+    if (ini := config.getini(setting.ini)) is not None:
+        overridden = any(line.startswith(f"{setting.ini}=") for line in config.getoption("override_ini") or ())
+        file = "-o" if overridden or config.inipath is None else config.inipath.name
+        yield f"{setting.ini} ({file})", ini
+
+
+def marked(settings: SandboxSettings, node: pytest.Item | pytest.Collector) -> SandboxSettings:
+    """Return the settings with those of a node's `sandbox` markers; the closest one wins, keyword by keyword."""
+    overrides: dict[str, object] = {}
+    for mark in node.iter_markers("sandbox"):
+        if mark.args:
+            raise InvalidSetting("@pytest.mark.sandbox", mark.args[0], f"keywords only: {KEYWORDS}")
+        overrides = {**mark.kwargs, **overrides}
+    return overridden(settings, overrides, "@pytest.mark.sandbox")
+
+
+def overridden(settings: SandboxSettings, overrides: Mapping[str, object], source: str) -> SandboxSettings:
+    """Return the settings with the keywords of a marker or a call; source: what was written before the parenthesis.
+
+    Raises InvalidSetting for a name or value not taken.
+    """
+    for name in overrides:
+        if name not in BY_NAME:
+            raise InvalidSetting(source, name, f"a keyword out of {KEYWORDS}")
+    values = {name: BY_NAME[name].parse(value, f"{source}({name}=…)") for name, value in overrides.items()}
+    return replace(settings, **values) if values else settings  # type: ignore[arg-type]
+
+
+# --- the reference --------------------------------------------------------------------------------------------------
+
+
+REFERENCE = """\
+# Settings
+
+<!-- Printed by `python -m pytest_sandbox.settings`; a test keeps it current. -->
+
+Each setting has one name in five places. For `memory`: the marker `@pytest.mark.sandbox(memory="512m")`, the option
+`--sandbox-memory=512m`, the environment variable `SANDBOX_MEMORY=512m`, the ini key `sandbox_memory = 512m`, and the
+field `SandboxSettings.memory`, which holds the default. The first of them that is set wins, in this order. The fixture
+`sandbox_settings`, when you override it, takes the place of all but the marker.
+
+A marker holds for the fixtures of its own scope: on a test for `sandbox` and `sandbox_factory`, on a class also for
+`class_sandbox`, as `pytestmark` of a module also for `module_sandbox`. The closest marker wins, keyword by keyword.
+
+Settings marked ¹ hold several lines and have no option and no variable.
+
+| setting | what it says | expects | default |
+|---|---|---|---|
+"""
+
+
+def reference() -> str:
+    """Return docs/settings.md."""
+    return REFERENCE + "".join(f"{_reference_row(setting)}\n" for setting in TABLE)
+
+
+def _reference_row(setting: Setting) -> str:
+    note = "¹" if setting.syntax.lines else ""
+    default = f"`{setting.default}`" if setting.default else "empty"
+    return f"| `{setting.name}`{note} | {setting.help} | {setting.syntax.expected} | {default} |"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(reference())
