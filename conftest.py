@@ -1,0 +1,3 @@
+"""For the whole repository: pytest's own plugin for testing plugins."""
+
+pytest_plugins = ["pytester"]

@@ -1,0 +1,256 @@
+"""Sandboxes that serve one test after another.
+
+On real engines only: sandboxes of the subprocess engine share the machine's directories, and so are never two.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import pytest
+
+from pytest_sandbox.core.archive import ArchiveSink
+from pytest_sandbox.core.pool import WARM_LIMIT, SandboxPool
+from pytest_sandbox.core.snapshot import Snapshot
+from pytest_sandbox.engines.base import Engine, Started
+from pytest_sandbox.engines.discovery import find_engine
+from pytest_sandbox.errors import DamagedArchive, EngineNotReachable, ImageNotAvailable
+from pytest_sandbox.faces import Sandbox
+from pytest_sandbox.loop import run
+from pytest_sandbox.models import Container, Isolation, SandboxSettings
+
+from .conftest import IMAGE
+
+pytestmark = pytest.mark.docker
+
+Lease = Callable[..., Sandbox]
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[Engine]:
+    engine = run(find_engine())
+    yield engine
+    run(engine.close())
+
+
+class Borrowed:
+    """The engine of all tests of a module, which one test's pool must not close; and the containers it started."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.describe, self.ensure_image, self.alive = engine.describe, engine.ensure_image, engine.alive
+        self.post_mortem, self.remove = engine.post_mortem, engine.remove
+        self.started: list[Container] = []
+
+    async def start(self, settings: SandboxSettings, name: str) -> Started:
+        started = await self._engine.start(settings, name)
+        self.started.append(started.container)
+        return started
+
+    async def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+def borrowed(engine: Engine) -> Borrowed:
+    return Borrowed(engine)
+
+
+@pytest.fixture
+def pool(borrowed: Borrowed) -> Iterator[SandboxPool]:
+    async def find() -> Engine:
+        return borrowed
+
+    pool = SandboxPool(find)
+    yield pool
+    run(pool.close())
+
+
+@pytest.fixture
+def lease(pool: SandboxPool, settings: SandboxSettings) -> Lease:
+    def lease(baseline: Snapshot | None = None, **changes: object) -> Sandbox:
+        return Sandbox(run(pool.lease(replace(settings, **changes), baseline)))  # type: ignore[arg-type]
+
+    return lease
+
+
+@pytest.fixture
+def release(pool: SandboxPool) -> Callable[[Sandbox], None]:
+    return lambda sandbox: run(pool.release(sandbox._core))
+
+
+def names(sandbox: Sandbox) -> list[str]:
+    return [str(entry.path) for entry in sandbox.walk()]
+
+
+def test_a_released_sandbox_serves_the_next_lease_clean(lease: Lease, release: Callable[[Sandbox], None]) -> None:
+    first = lease()
+    first.write_text("left", "x")
+    process = first.start("sleep 1000")
+    release(first)
+
+    assert process.wait().exit_code == -signal.SIGKILL
+    second = lease()
+    assert second.name == first.name
+    assert names(second) == []
+
+
+def test_two_leases_at_once_are_two_sandboxes(lease: Lease) -> None:
+    assert lease().name != lease().name
+
+
+def test_the_lease_has_the_settings_it_was_asked_for(lease: Lease, release: Callable[[Sandbox], None]) -> None:
+    first = lease(environment={"FOR": "first"})
+    release(first)
+
+    second = lease(environment={"FOR": "second"}, timeout=7.0)
+
+    assert second.name == first.name
+    assert second.settings.timeout == 7.0
+    assert second.exec("echo $FOR").stdout == b"second\n"
+
+
+def test_other_limits_take_another_sandbox(lease: Lease, release: Callable[[Sandbox], None]) -> None:
+    first = lease()
+    release(first)
+
+    assert lease(pids=500).name != first.name
+
+
+def test_a_baseline_is_brought_to_any_sandbox(lease: Lease, release: Callable[[Sandbox], None]) -> None:
+    first = lease()
+    first.write_text("base", "x")
+    baseline = first.snapshot()
+    first.write_text("base", "changed")
+    release(first)
+
+    again, another = lease(baseline), lease(baseline)
+
+    assert again.name == first.name != another.name
+    assert again.read_text("base") == another.read_text("base") == "x"
+
+
+def test_without_a_baseline_the_last_ones_is_gone(lease: Lease, release: Callable[[Sandbox], None]) -> None:
+    first = lease()
+    first.write_text("base", "x")
+    baseline = first.snapshot()
+    release(first)
+    release(lease(baseline))
+
+    assert names(lease()) == []
+
+
+def test_isolation_by_container_never_takes_a_used_one(lease: Lease, release: Callable[[Sandbox], None]) -> None:
+    first = lease()
+    release(first)
+
+    second = lease(isolation=Isolation.CONTAINER)
+    release(second)
+
+    assert second.name != first.name
+    assert not second.running()
+    assert lease().name == first.name
+
+
+def test_no_isolation_restores_nothing_and_is_kept_apart(lease: Lease, release: Callable[[Sandbox], None]) -> None:
+    first = lease(isolation=Isolation.NONE)
+    first.write_text("left", "x")
+    process = first.start("sleep 1000")
+    release(first)
+
+    assert names(lease()) == []
+    second = lease(isolation=Isolation.NONE)
+    assert second.name == first.name
+    assert second.read_text("left") == "x"
+    process.kill()
+
+
+def test_a_lost_sandbox_is_replaced(lease: Lease, release: Callable[[Sandbox], None], engine: Engine) -> None:
+    first = lease()
+    release(first)
+    run(engine.remove(first.container))
+
+    second = lease()
+
+    assert second.name != first.name
+    assert second.exec(["true"]).ok
+
+
+def test_a_sandbox_closed_by_its_test_can_be_released(lease: Lease, release: Callable[[Sandbox], None]) -> None:
+    first = lease()
+    first.close()
+    release(first)
+
+    assert lease().name != first.name
+
+
+def test_no_more_than_a_few_stay_warm(lease: Lease, release: Callable[[Sandbox], None]) -> None:
+    leased = [lease() for _ in range(WARM_LIMIT + 2)]
+    for sandbox in leased:
+        release(sandbox)
+
+    assert [sandbox.running() for sandbox in leased] == [False, False] + [True] * WARM_LIMIT
+
+
+def test_closing_ends_leased_and_warm_ones_and_may_be_repeated(
+    pool: SandboxPool, lease: Lease, release: Callable[[Sandbox], None]
+) -> None:
+    leased, warm = lease(), lease()
+    release(warm)
+
+    run(pool.close())
+    run(pool.close())
+
+    assert not leased.running()
+    assert not warm.running()
+
+
+def test_an_engine_that_was_not_found_is_not_looked_for_again(settings: SandboxSettings) -> None:
+    looked = []
+
+    async def find() -> Engine:
+        looked.append("once")
+        raise EngineNotReachable("unix:///nowhere", "no such file")
+
+    pool = SandboxPool(find)
+    errors = []
+    for _ in range(3):
+        with pytest.raises(EngineNotReachable) as raised:
+            run(pool.lease(settings))
+        errors.append((raised.value, len(raised.traceback)))
+
+    assert looked == ["once"]
+    assert len({error for error, _ in errors}) == 1
+    assert errors[1] == errors[2]  # its traceback does not grow
+
+
+def test_an_image_that_is_missing_is_not_asked_for_again(lease: Lease, caplog: pytest.LogCaptureFixture) -> None:
+    missing = f"{IMAGE}-that-nobody-made"
+    caplog.set_level("DEBUG", logger="pytest_sandbox.engines")
+    with pytest.raises(ImageNotAvailable):
+        lease(image=missing)
+    caplog.clear()
+
+    with pytest.raises(ImageNotAvailable):
+        lease(image=missing)
+
+    assert caplog.messages == []
+    assert lease().exec(["true"]).ok
+
+
+@pytest.mark.parametrize("warm", [False, True], ids=["new", "warm"])
+def test_a_baseline_that_cannot_be_restored_leaves_no_sandbox(
+    borrowed: Borrowed, lease: Lease, release: Callable[[Sandbox], None], warm: bool
+) -> None:
+    if warm:
+        release(lease())
+    sink = ArchiveSink()
+    sink.write(b"not an archive")
+
+    with pytest.raises(DamagedArchive):
+        lease(Snapshot("damaged", sink.finish()))
+
+    assert len(borrowed.started) == 1
+    assert not run(borrowed.alive(borrowed.started[0]))

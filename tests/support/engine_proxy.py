@@ -1,0 +1,124 @@
+"""A proxy before the real engine's socket, to meet a failing network or a dying engine at a step of one's choice."""
+
+from __future__ import annotations
+
+import re
+import socket
+import ssl
+import threading
+from enum import Enum
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+ENGINE_SOCKET = "/var/run/docker.sock"
+REFUSAL = b'{"message":"out of order"}'
+
+
+class Fault(Enum):
+    """What becomes of a request.
+
+    REFUSE: answered with status 500; the engine never sees it. LOSE_ANSWER: the engine does it, and the connection ends
+    without its answer. HOLD: it waits, before the engine sees it, until `let_go`.
+    """
+
+    REFUSE = "refuse"
+    LOSE_ANSWER = "lose answer"
+    HOLD = "hold"
+
+
+class EngineProxy:
+    """Listens on a Unix socket, or on TCP, with TLS if need be; one request a connection, so that each can be met.
+
+    seen: set when the request that `fault` is for has come.
+    """
+
+    def __init__(self, path: Path | None = None, tls: ssl.SSLContext | None = None) -> None:
+        self._tls = tls
+        self._faults: list[tuple[re.Pattern[str], Fault]] = []
+        self.seen, self._released = threading.Event(), threading.Event()
+        if path is not None:
+            self._listener = socket.socket(socket.AF_UNIX)
+            self._listener.bind(str(path))
+            self.endpoint = f"unix://{path}"
+        else:
+            self._listener = socket.create_server(("127.0.0.1", 0))
+            self.endpoint = f"tcp://127.0.0.1:{self._listener.getsockname()[1]}"
+        self._listener.listen(64)
+
+    def fault(self, request: str, fault: Fault) -> None:
+        """Let requests whose line (`POST /v1.41/containers/x/start HTTP/1.1`) matches meet `fault`."""
+        self._faults.append((re.compile(request), fault))
+
+    def let_go(self) -> None:
+        self._released.set()
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._accept, daemon=True).start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._released.set()
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return  # closed by __exit__
+            threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+
+    def _serve(self, client: socket.socket) -> None:
+        with socket.socket(socket.AF_UNIX) as engine:
+            try:
+                if self._tls is not None:
+                    client = self._tls.wrap_socket(client, server_side=True)
+                self._request(client, engine)
+                client.shutdown(socket.SHUT_RDWR)  # wakes the other direction's thread, which close(2) would not
+            except OSError:
+                pass  # one of the two is gone, which is what these tests are about
+            finally:
+                client.close()
+
+    def _request(self, client: socket.socket, engine: socket.socket) -> None:
+        head = b""
+        while b"\r\n\r\n" not in head:
+            received = client.recv(65536)
+            if not received:
+                return
+            head += received
+        line = head.split(b"\r\n", 1)[0].decode()
+        fault = next((fault for pattern, fault in self._faults if pattern.search(line)), None)
+        if fault is not None:
+            self.seen.set()
+        if fault is Fault.REFUSE:
+            client.sendall(
+                b"HTTP/1.1 500 No\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(REFUSAL)
+            )
+            client.sendall(REFUSAL)
+            return
+        if fault is Fault.HOLD:
+            self._released.wait()
+        if b"\r\nUpgrade:" not in head:
+            head = re.sub(rb"\r\nConnection:[^\r]*", b"", head).replace(b"\r\n", b"\r\nConnection: close\r\n", 1)
+        engine.connect(ENGINE_SOCKET)
+        engine.sendall(head)
+        upwards = threading.Thread(target=_pump, args=(client, engine), daemon=True)
+        upwards.start()
+        if fault is Fault.LOSE_ANSWER:
+            engine.recv(65536)  # it has done it
+            return
+        _pump(engine, client)
+
+
+def _pump(source: socket.socket, target: socket.socket) -> None:
+    try:
+        while chunk := source.recv(256 * 1024):
+            target.sendall(chunk)
+        target.shutdown(socket.SHUT_WR)
+    except OSError:
+        pass  # the other direction has ended, and the connection with it

@@ -1,0 +1,125 @@
+"""An engine without containers: the agent as a plain subprocess on the machine that runs the tests.
+
+It keeps the promises of the contract suite as the real engines do, in milliseconds. Commands run on this machine, as
+this user.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import platform
+import tempfile
+from asyncio.subprocess import PIPE, Process
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+from pytest_sandbox.agent.binaries import agent_binary
+from pytest_sandbox.engines.base import Started
+from pytest_sandbox.models import Container, EngineDescription, SandboxSettings
+
+EVIDENCE_BYTES = 4096
+READ_BYTES = 256 * 1024
+END_BOUND = 5.0  # seconds that an agent may take to end after its input did
+
+
+def agent_path() -> Path:
+    """The agent under test: SANDBOX_TEST_AGENT, a build with sanitizers say, or the one that is installed."""
+    chosen = os.environ.get("SANDBOX_TEST_AGENT")
+    return Path(chosen) if chosen else agent_binary(platform.machine()).path
+
+
+class PipeStream:
+    """The stream to a subprocess; its standard error goes to an unlinked file, so nobody has to drain it."""
+
+    def __init__(self, process: Process, stderr: IO[bytes]) -> None:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        self._input, self._output, self._stderr = process.stdin, process.stdout, stderr
+        self._closed = False
+        self._last_words = ""
+
+    async def read(self) -> bytes:
+        return b"" if self._closed else await self._output.read(READ_BYTES)
+
+    async def write(self, chunk: bytes) -> None:
+        try:
+            self._input.write(chunk)
+            await self._input.drain()
+        except ConnectionError as error:
+            raise BrokenPipeError(str(error)) from error
+
+    def evidence(self) -> str:
+        if self._stderr.closed:
+            return self._last_words
+        size = os.fstat(self._stderr.fileno()).st_size
+        return os.pread(self._stderr.fileno(), EVIDENCE_BYTES, max(0, size - EVIDENCE_BYTES)).decode(errors="replace")
+
+    def close(self) -> None:
+        self._closed = True
+        self._input.close()
+
+    def finish(self) -> None:
+        """Keep the evidence and let go of its file; the agent has ended."""
+        self.close()
+        self._last_words = self.evidence()
+        self._stderr.close()
+
+
+@dataclass
+class SubprocessEngine:
+    """An Engine. agent: the program that it starts, as argv. environment: what it and its commands inherit."""
+
+    agent: tuple[str, ...] = field(default_factory=lambda: (str(agent_path()),))
+    environment: dict[str, str] = field(default_factory=lambda: dict(os.environ))
+    names: dict[str, str] = field(default_factory=dict)  # of agents not yet removed, each with its container's id
+    _agents: dict[str, tuple[Process, PipeStream]] = field(default_factory=dict)
+
+    async def describe(self) -> EngineDescription:
+        return EngineDescription("subprocess", platform.release(), "localhost", platform.machine(), "subprocess")
+
+    async def ensure_image(self, settings: SandboxSettings) -> str:
+        return "none"
+
+    async def start(self, settings: SandboxSettings, name: str) -> Started:
+        with ExitStack() as undo:
+            stderr = undo.enter_context(tempfile.TemporaryFile())
+            process = await asyncio.create_subprocess_exec(
+                *self.agent, stdin=PIPE, stdout=PIPE, stderr=stderr, env=self.environment, limit=READ_BYTES * 4
+            )
+            undo.pop_all()
+        container = Container(str(process.pid), name, "none", "none", "")
+        stream = PipeStream(process, stderr)
+        self._agents[container.id] = process, stream
+        self.names[name] = container.id
+        return Started(container, stream)
+
+    async def alive(self, container: Container) -> bool:
+        return container.id in self._agents and self._agents[container.id][0].returncode is None
+
+    async def post_mortem(self, container: Container) -> str:
+        if container.id not in self._agents:
+            return "removed"
+        status = await self._agents[container.id][0].wait()
+        return f"exit code {status}" if status >= 0 else f"killed by signal {-status}"
+
+    async def remove(self, container: Container) -> None:
+        self.names.pop(container.name, None)
+        if container.id not in self._agents:
+            return
+        process, stream = self._agents.pop(container.id)
+        stream.close()
+        try:
+            async with asyncio.timeout(END_BOUND):
+                await process.wait()
+        except TimeoutError:
+            process.kill()
+            await process.wait()
+            raise
+        finally:
+            stream.finish()
+
+    async def close(self) -> None:
+        pass
