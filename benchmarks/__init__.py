@@ -1,0 +1,1 @@
+"""Speed and memory, side by side with docker-py in the same run: `make bench`, or `python -m benchmarks --help`."""
