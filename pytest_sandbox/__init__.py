@@ -1,6 +1,6 @@
 """A pytest plugin that gives each test a container of its own, at the cost of milliseconds.
 
-The public names, and nothing else. They are imported on first use: a pytest run without sandboxes pays nothing for them.
+The public names, and nothing else. They are imported on first use: a run without sandboxes pays nothing for them.
 """
 
 from __future__ import annotations

@@ -76,6 +76,7 @@ class PreparedBaseline:
         try:
             sandbox = Sandbox(core)
             make(sandbox)
+            sandbox.sweep()  # what still ran could change a file behind the snapshot's back
             return sandbox.snapshot("baseline")
         except InfrastructureError:
             raise

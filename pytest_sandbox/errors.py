@@ -171,8 +171,7 @@ class ArgumentListTooLong(CommandNotStarted):
 
     def __str__(self) -> str:
         return (
-            f"`{shown(self.command)}` did not start: argument list too long; "
-            "pass large input through stdin= or a file"
+            f"`{shown(self.command)}` did not start: argument list too long; pass large input through stdin= or a file"
         )
 
 
@@ -232,7 +231,7 @@ class CommandTimeout(LimitExceeded, TimeoutError):
     def __str__(self) -> str:
         result = self.result
         return (
-            f"`{shown(result.command)}` was killed with all its processes: it ran longer than timeout={self.timeout:g} s"
+            f"`{shown(result.command)}` was killed with all its processes after timeout={self.timeout:g} s"
             + tail(result.stdout, "stdout until then")
             + tail(result.stderr, "stderr until then")
         )
@@ -342,7 +341,8 @@ class ImageNotAvailable(InfrastructureError):
     def __str__(self) -> str:
         return (
             f"image {self.image} is not available (pull={self.policy}): {self.reason}\n"
-            f"run `docker pull {self.image}`, or name another with --sandbox-image, SANDBOX_IMAGE or the ini key sandbox_image"
+            f"run `docker pull {self.image}`, or name another one: "
+            "--sandbox-image, SANDBOX_IMAGE or the ini key sandbox_image"
         )
 
 
@@ -507,7 +507,7 @@ class UsageError(SandboxError):
 class InvalidSetting(UsageError, ValueError):
     """A setting has a value that is not taken.
 
-    source: where it came from, as the user wrote it: `--sandbox-memory`, `SANDBOX_MEMORY`, `sandbox_memory (pytest.ini)` …
+    source: where it came from, as the user wrote it: `--sandbox-memory`, `SANDBOX_MEMORY` …
     """
 
     def __init__(self, source: str, value: object, expected: str) -> None:

@@ -1,16 +1,19 @@
 """Values that cross between the layers: frozen dataclasses and enums, no behaviour that needs a sandbox.
 
-It imports nothing of ours.
+It imports nothing of ours but the settings, which stand in configuration.py because every pytest run loads them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 from pathlib import PurePosixPath
 
-MEBIBYTE = 1024 * 1024
+from .configuration import MEBIBYTE as MEBIBYTE
+from .configuration import Isolation as Isolation
+from .configuration import PullPolicy as PullPolicy
+from .configuration import SandboxSettings as SandboxSettings
+
 DEFAULT_OUTPUT_LIMIT = 64 * MEBIBYTE  # bytes of each stream that exec() keeps
 
 
@@ -134,56 +137,6 @@ class FileStat:
     @property
     def is_symlink(self) -> bool:
         return self.kind is FileKind.SYMLINK
-
-
-class PullPolicy(Enum):
-    MISSING = "missing"
-    ALWAYS = "always"
-    NEVER = "never"
-
-
-class Isolation(Enum):
-    """What a test finds.
-
-    WORKSPACE: the container may have served an earlier test; its processes are gone and workspace and /tmp are restored.
-    CONTAINER: a new container for each test. NONE: nothing is restored between tests.
-    """
-
-    WORKSPACE = "workspace"
-    CONTAINER = "container"
-    NONE = "none"
-
-
-@dataclass(frozen=True, slots=True)
-class SandboxSettings:
-    """What a sandbox is made from. Equal settings make interchangeable sandboxes.
-
-    image: name, name@digest or id. user: whom commands run as, empty for the image's own. environment: added to the image's.
-    memory: bytes. cpus: cores, fractions allowed. pids: processes and threads.
-    network: empty for none (loopback only), else the name of an engine network, `bridge` for the default one.
-    timeout: seconds a command may take unless the call says otherwise, None for no limit.
-    """
-
-    image: str = "python:3.13-slim"
-    pull: PullPolicy = PullPolicy.MISSING
-    workspace: PurePosixPath = PurePosixPath("/workspace")
-    user: str = ""
-    environment: Mapping[str, str] = field(default_factory=dict)
-    network: str = ""
-    memory: int = 2048 * MEBIBYTE
-    cpus: float = 2.0
-    pids: int = 2048
-    timeout: float | None = 300.0
-    ephemeral: Sequence[str] = ()
-    isolation: Isolation = Isolation.WORKSPACE
-
-    @property
-    def container_key(self) -> tuple[object, ...]:
-        """Equal for settings that one container can serve: everything that is fixed when it is created.
-
-        The user is, because the workspace is made theirs.
-        """
-        return (self.image, self.pull, self.workspace, self.user, self.network, self.memory, self.cpus, self.pids)
 
 
 @dataclass(frozen=True, slots=True)

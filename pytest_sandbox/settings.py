@@ -18,8 +18,8 @@ from typing import Any, Literal, NamedTuple
 
 import pytest
 
+from .configuration import Isolation, PullPolicy, SandboxSettings
 from .errors import InvalidSetting
-from .models import Isolation, PullPolicy, SandboxSettings
 
 SETTINGS = pytest.StashKey[SandboxSettings]()  # what configured() returned for the run
 DEFAULTS = SandboxSettings()

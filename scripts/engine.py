@@ -204,7 +204,12 @@ def build_debian(client: docker.APIClient, recipe: str) -> None:
             str(target),
             "-",
         ]
-        subprocess.run(command, input=apt_sources(suite), text=True, check=True)
+        if subprocess.run(command, input=apt_sources(suite), text=True).returncode != 0:
+            give_up(
+                f"mmdebstrap could not build {DEBIAN_IMAGE}; its reason is above.",
+                f"It takes {suite}'s packages from where apt does: does `apt-get update` work here?",
+                "Or name another image with python3, git and gcc in SANDBOX_IMAGE.",
+            )
         import_image(client, target, DEBIAN_IMAGE, recipe)
 
 
@@ -378,4 +383,7 @@ def say(what: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except subprocess.CalledProcessError as error:
+        give_up(f"exit code {error.returncode} of: {' '.join(map(str, error.cmd))}")

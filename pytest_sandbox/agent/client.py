@@ -251,7 +251,7 @@ class Channel:
             self._client.raise_if_lost()
 
     def _make_room_for_the_rest(self) -> None:
-        """Let what is still in the pipes come, though nobody reads now: behind a shut window CLOSED would never come."""
+        """Let what is still in the pipes come, though nobody reads: behind a shut window CLOSED would never come."""
         for stream, inbound in enumerate(self._inbound):
             if inbound.credit > 0 or inbound.total is not None or self._discarded:
                 continue

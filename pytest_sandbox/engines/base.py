@@ -63,8 +63,8 @@ class Engine(Protocol):
     async def start(self, settings: SandboxSettings, name: str) -> Started:
         """Start a container of that name with the agent as PID 1 and its stream open.
 
-        Leaves nothing behind when it fails or is cancelled, at whatever step. The container ends when the stream does, and the
-        engine then removes it with its anonymous volumes, also when this process was killed.
+        Leaves nothing behind when it fails or is cancelled, at whatever step. The container ends when the stream
+        does, and the engine then removes it with its anonymous volumes, also when this process was killed.
         """
         ...
 
@@ -73,7 +73,7 @@ class Engine(Protocol):
         ...
 
     async def post_mortem(self, container: Container) -> str:
-        """Say in one line what the engine knows about a container that ended: `killed for memory`, `removed`, `exit code 65`."""
+        """Say in one line what the engine knows of a container that ended: `killed for memory`, `exit code 65` …"""
         ...
 
     async def remove(self, container: Container) -> None:

@@ -569,6 +569,22 @@ def test_kill_ends_the_whole_tree(sandbox: Sandbox) -> None:
         assert process.wait().exit_code == -9
 
 
+def test_kill_ends_a_process_whose_output_nobody_reads(sandbox: Sandbox) -> None:
+    with sandbox.start(["cat", "/dev/zero"]) as process:
+        assert process.stdout.read_some()
+        process.kill()
+
+        assert process.wait().exit_code == -9
+    assert sandbox.exec(["true"]).ok
+
+
+def test_leaving_a_process_whose_output_nobody_reads(sandbox: Sandbox) -> None:
+    with sandbox.start(["cat", "/dev/zero"]) as process:
+        assert process.stdout.read_some()
+
+    assert sandbox.exec(["true"]).ok
+
+
 def test_terminate_leaves_time_to_tidy_up(sandbox: Sandbox) -> None:
     with sandbox.start("trap 'echo tidied; exit 3' TERM; echo ready; while :; do sleep 0.05; done") as process:
         process.stdout.read_line()

@@ -36,6 +36,7 @@ class EngineProxy:
     def __init__(self, path: Path | None = None, tls: ssl.SSLContext | None = None) -> None:
         self._tls = tls
         self._faults: list[tuple[re.Pattern[str], Fault]] = []
+        self._open: list[socket.socket] = []
         self.seen, self._released = threading.Event(), threading.Event()
         if path is not None:
             self._listener = socket.socket(socket.AF_UNIX)
@@ -63,6 +64,8 @@ class EngineProxy:
         self._released.set()
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
+        for connection in self._open:
+            _end(connection)
 
     def _accept(self) -> None:
         while True:
@@ -77,8 +80,9 @@ class EngineProxy:
             try:
                 if self._tls is not None:
                     client = self._tls.wrap_socket(client, server_side=True)
+                self._open += [client, engine]
                 self._request(client, engine)
-                client.shutdown(socket.SHUT_RDWR)  # wakes the other direction's thread, which close(2) would not
+                _end(client)
             except OSError:
                 pass  # one of the two is gone, which is what these tests are about
             finally:
@@ -113,6 +117,14 @@ class EngineProxy:
             engine.recv(65536)  # it has done it
             return
         _pump(engine, client)
+
+
+def _end(connection: socket.socket) -> None:
+    """Wake whoever waits for it in another thread, which close(2) would not."""
+    try:
+        connection.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        pass  # it has ended
 
 
 def _pump(source: socket.socket, target: socket.socket) -> None:
