@@ -401,14 +401,23 @@ class DockerEngine:
     def _remove(self, container: str, name: str) -> None:
         with self._call("remove", name):
             try:
-                self._api.remove_container(container, force=True, v=True)
-            except docker.errors.NotFound:
-                pass  # gone is what we wanted
+                self._force_remove(container)
             except docker.errors.APIError as error:
-                if error.status_code != 409:
+                # It ended by itself after the engine had looked and before it could kill. Now there is nothing to kill.
+                if "is not running" not in str(error.explanation):
                     raise
-                # The engine's auto-remove was faster and is still at it: gone means gone, so wait for its end.
-                self._removed(container)
+                self._force_remove(container)
+
+    def _force_remove(self, container: str) -> None:
+        try:
+            self._api.remove_container(container, force=True, v=True)
+        except docker.errors.NotFound:
+            pass  # gone is what we wanted
+        except docker.errors.APIError as error:
+            if error.status_code != 409:
+                raise
+            # The engine's auto-remove was faster and is still at it: gone means gone, so wait for its end.
+            self._removed(container)
 
     def _removed(self, container: str, timeout: int = CALL_SECONDS) -> None:
         """Wait for the end of a removal that is under way."""

@@ -271,7 +271,7 @@ def test_a_timeout_carries_the_output_so_far(sandbox: Sandbox) -> None:
 
     assert (caught.value.result.stdout, caught.value.result.stderr) == (b"out\n", b"err\n")
     assert caught.value.result.exit_code == -15
-    assert "longer than timeout=0.3 s" in str(caught.value)
+    assert "after timeout=0.3 s" in str(caught.value)
 
 
 def test_a_timeout_is_punctual(sandbox: Sandbox) -> None:
