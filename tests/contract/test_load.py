@@ -27,7 +27,7 @@ def full_load() -> Iterator[None]:
 
 
 def test_every_one_of_a_thousand_outputs_arrives(sandbox: Sandbox, full_load: None) -> None:
-    outputs = [sandbox.exec(["echo", "hi"]).stdout for _ in range(RUNS)]
+    outputs = [bytes(sandbox.exec(["echo", "hi"]).stdout) for _ in range(RUNS)]
 
     assert outputs.count(b"hi\n") == RUNS
 
