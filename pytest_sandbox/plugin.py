@@ -6,6 +6,7 @@ owner loop are imported where they are used.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Generator, Sequence
 
 import pytest
@@ -45,7 +46,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     settings_table.add_options(parser)
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
+    if config.pluginmanager.has_plugin("asyncio") and config.getini("asyncio_mode") == "strict":
+        # It came with us: who has left its mode as it was need not choose a scope for its loops, as it would demand.
+        warnings.filterwarnings(
+            "ignore", 'The configuration option "asyncio_default_fixture_loop_scope"', pytest.PytestDeprecationWarning
+        )
     config.addinivalue_line(
         "markers", f"sandbox(**settings): settings of the test's sandbox, by keyword: {settings_table.KEYWORDS}"
     )

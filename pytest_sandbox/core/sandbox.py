@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import itertools
 import logging
 import os
@@ -13,7 +14,7 @@ from typing import Self
 from ..agent.client import AgentClient, AgentFailure, ConnectionLost
 from ..agent.wire import BodyWriter, Kind, to_wire
 from ..engines.base import Engine
-from ..errors import SandboxError, SandboxStartFailed
+from ..errors import InvalidSetting, SandboxError, SandboxStartFailed
 from ..models import Container, SandboxSettings
 from .files import FileOperations
 from .processes import ProcessOperations
@@ -23,14 +24,23 @@ logger = logging.getLogger(__name__)
 
 HELLO_BOUND = 10.0  # seconds; an answer takes milliseconds once the container runs
 ROOT_USERS = ("", "0", "root", "0:0", "root:root")
+UNKNOWN_USER = "a user of the image's /etc/passwd, a uid, or `user:group`"
 
-_run = os.urandom(4).hex()
 _numbers = itertools.count(1)
 
 
 def next_name() -> str:
-    """A container name of this process, not used before."""
-    return f"pytest-sandbox-{_run}-{next(_numbers)}"
+    """A container name that nobody has used before."""
+    return f"pytest-sandbox-{_process_id()}-{next(_numbers)}"
+
+
+@functools.cache
+def _process_id() -> str:
+    return os.urandom(4).hex()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_process_id.cache_clear)  # a child's names are its own
 
 
 class SandboxCore(ProcessOperations, FileOperations, SnapshotOperations):
@@ -64,6 +74,8 @@ class SandboxCore(ProcessOperations, FileOperations, SnapshotOperations):
                 reason = f"no answer within {HELLO_BOUND:g} s"
                 raise SandboxStartFailed(settings.image, step, reason, started.stream.evidence()) from None
             except AgentFailure as failure:
+                if failure.operation == "owner":
+                    raise InvalidSetting("user", core.default_user, UNKNOWN_USER) from None
                 reason = f"{failure.operation} {failure.subject!r}: {os.strerror(failure.errno)}"
                 raise SandboxStartFailed(settings.image, step, reason) from None
             undo.pop_all()

@@ -16,7 +16,7 @@ import pytest
 
 from pytest_sandbox.core.sandbox import SandboxCore, next_name
 from pytest_sandbox.engines.base import Engine
-from pytest_sandbox.errors import EngineError, SandboxClosed, SandboxLost, SandboxStartFailed
+from pytest_sandbox.errors import EngineError, InvalidSetting, SandboxClosed, SandboxLost, SandboxStartFailed
 from pytest_sandbox.faces import Sandbox
 from pytest_sandbox.loop import run
 from pytest_sandbox.models import ExecResult, SandboxSettings
@@ -81,7 +81,7 @@ def test_a_workspace_that_can_not_be_made_leaves_nothing(
 def test_a_user_that_does_not_exist_leaves_nothing(engine: Engine, settings: SandboxSettings, exists: Exists) -> None:
     name = next_name()
 
-    with pytest.raises(SandboxStartFailed, match="no-such-user"):
+    with pytest.raises(InvalidSetting, match="no-such-user"):
         run(SandboxCore.create(engine, replace(settings, user="no-such-user"), name))
 
     assert not exists(name)
@@ -268,3 +268,18 @@ def test_nothing_outlives_a_host_that_was_killed(tmp_path: Path) -> None:
             assert select.select([end], [], [], END_BOUND)[0]
             os.close(end)
     assert len(pids) == 2
+
+
+def test_names_made_after_a_fork_are_new() -> None:
+    before = next_name().rpartition("-")[0]
+    reader, writer = os.pipe()
+
+    child = os.fork()
+    if not child:
+        os.write(writer, next_name().encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+
+    assert not os.read(reader, 100).decode().startswith(before)
+    os.close(reader)
+    os.close(writer)

@@ -35,3 +35,9 @@ def test_no_thread_is_started_before_a_sandbox_is_asked_for(suite: RunSuite) -> 
     )
 
     result.assert_outcomes(passed=1)
+
+
+def test_who_has_not_set_up_asyncio_is_not_asked_to(suite: RunSuite) -> None:
+    result = suite("def test_nothing():\n    pass\n")
+
+    result.stderr.no_fnmatch_line("*asyncio_default_fixture_loop_scope*")
