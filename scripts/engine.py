@@ -45,6 +45,7 @@ except docker.errors.APIError as error:
 """
 
 DEFAULT_IMAGE = "python:3.13-slim"
+EXAMPLES_IMAGE = "python:3.13"  # has git, gcc and make too: what examples/conftest.py puts in the slim one's place
 DEBIAN_IMAGE = "pytest-sandbox/debian"
 BUSYBOX_IMAGE = "pytest-sandbox/busybox"
 LABEL = "pytest-sandbox.recipe"  # hash of how an image was made: made anew when that changes
@@ -71,6 +72,10 @@ def main() -> int:
     client = engine()
     ensure_busybox(client)
     image = default_image(client)
+    if image == DEFAULT_IMAGE and not has(client, EXAMPLES_IMAGE):
+        say(f"pulling {EXAMPLES_IMAGE}, for the examples")
+        if reason := pull(EXAMPLES_IMAGE):
+            say(f"{EXAMPLES_IMAGE} can't be pulled now: {reason}")
     CHOICE.write_text(image + "\n")
     say(f"engine {client.version()['Version']}, default image {image}")
     return 0
