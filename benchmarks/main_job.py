@@ -61,7 +61,7 @@ def container(client, files):
     )
     container.put_archive("/workspace", files)
     yield container
-    container.remove(force=True)
+    container.remove(force=True, v=True)
 
 @pytest.mark.parametrize("number", range(COUNT))
 def test_one(container, number):

@@ -24,7 +24,7 @@ class Peer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.container.remove(force=True)
+        self.container.remove(force=True, v=True)
         self._client.close()
 
     def new_container(self) -> Container:

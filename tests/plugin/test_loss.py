@@ -38,11 +38,11 @@ ENDINGS = {
             docker.from_env().containers.get(sandbox.name).kill()
     """,
     "removed at the end": """
-            docker.from_env().containers.get(sandbox.name).remove(force=True)
+            docker.from_env().containers.get(sandbox.name).remove(force=True, v=True)
     """,
     "removed while a command runs": """
             with sandbox.start("sleep 1000") as process, pytest.raises(SandboxLost):
-                docker.from_env().containers.get(sandbox.name).remove(force=True)
+                docker.from_env().containers.get(sandbox.name).remove(force=True, v=True)
                 process.wait()
     """,
     "closed by the test": """
@@ -88,7 +88,7 @@ def test_a_sandbox_lost_in_mid_exec_is_told_in_a_few_lines(suite_both_ways: RunS
         + """
         def test_loses_it(sandbox):
             sandbox.start("sleep 1000")
-            docker.from_env().containers.get(sandbox.name).remove(force=True)
+            docker.from_env().containers.get(sandbox.name).remove(force=True, v=True)
             sandbox.exec("sleep 1000")
         """
         + NEXT_IS_FINE
