@@ -35,7 +35,8 @@ class Peer:
     def exec(self, *command: str) -> bytes:
         code, output = self.container.exec_run(list(command))
         assert code == 0, output
-        return bytes(output)
+        assert isinstance(output, bytes)
+        return output
 
     def write(self, name: str, content: bytes) -> None:
         archive = io.BytesIO()
