@@ -35,15 +35,14 @@ class blocking(Generic[C, P, T]):  # noqa: N801  # reads as the function that it
 
     def __init__(self, operation: Callable[Concatenate[C, P], Coroutine[Any, Any, T]]) -> None:
         self._operation = operation
-        functools.update_wrapper(self, operation)  # type: ignore[arg-type]  # it is called on the class only by help()
 
     @overload
-    def __get__(self, face: None, owner: type) -> Self: ...
+    def __get__(self, face: None, owner: type) -> Callable[Concatenate[C, P], Coroutine[Any, Any, T]]: ...
     @overload
     def __get__(self, face: object, owner: type) -> Callable[P, T]: ...
-    def __get__(self, face: Any, owner: type) -> Self | Callable[P, T]:
+    def __get__(self, face: Any, owner: type) -> Callable[Concatenate[C, P], Coroutine[Any, Any, T]] | Callable[P, T]:
         if face is None:
-            return self
+            return self._operation  # for help() and inspect: the core's own signature and docstring
         operation, core = self._operation, face._core
 
         @functools.wraps(operation.__get__(core))
@@ -63,15 +62,16 @@ class blocking_iterator(Generic[C, P, T]):  # noqa: N801
 
     def __init__(self, operation: Callable[Concatenate[C, P], AsyncGenerator[T, None]]) -> None:
         self._operation = operation
-        functools.update_wrapper(self, operation)  # type: ignore[arg-type]
 
     @overload
-    def __get__(self, face: None, owner: type) -> Self: ...
+    def __get__(self, face: None, owner: type) -> Callable[Concatenate[C, P], AsyncGenerator[T, None]]: ...
     @overload
     def __get__(self, face: object, owner: type) -> Callable[P, Iterator[T]]: ...
-    def __get__(self, face: Any, owner: type) -> Self | Callable[P, Iterator[T]]:
+    def __get__(
+        self, face: Any, owner: type
+    ) -> Callable[Concatenate[C, P], AsyncGenerator[T, None]] | Callable[P, Iterator[T]]:
         if face is None:
-            return self
+            return self._operation
         operation, core = self._operation, face._core
 
         @functools.wraps(operation.__get__(core))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import pydoc
 import subprocess
 import sys
 import traceback
@@ -53,6 +54,11 @@ def test_a_blocking_method_returns_the_cores_result() -> None:
 def test_a_blocking_method_has_the_cores_signature_and_docstring() -> None:
     assert str(inspect.signature(Face().greet)) == "(name: 'str', *, loudly: 'bool' = False) -> 'str'"
     assert Face().greet.__doc__ == Face.greet.__doc__ == "Greet somebody."
+
+
+def test_the_class_shows_the_cores_signature_too() -> None:
+    assert list(inspect.signature(Face.greet).parameters) == ["self", "name", "loudly"]
+    assert "exec(self, command" in pydoc.plain(pydoc.render_doc(Sandbox.exec))
 
 
 def test_an_iterator_yields_what_the_core_yields_and_raises_its_error() -> None:
