@@ -617,6 +617,8 @@ def _translation(error: BaseException, endpoint: str, call: str, subject: str, s
         if isinstance(cause, docker.errors.APIError) and cause.status_code is not None:
             return EngineRequestFailed(call, subject or endpoint, _one_line(str(cause.explanation or cause)))
     for cause in causes:
+        if isinstance(cause, urllib3.exceptions.NewConnectionError):
+            continue  # refused, and a subclass of urllib3's ConnectTimeoutError all the same
         if isinstance(cause, (requests.exceptions.Timeout, urllib3.exceptions.TimeoutError, TimeoutError)):
             return EngineTimeout(endpoint, call, seconds, subject)
         if isinstance(cause, PermissionError):

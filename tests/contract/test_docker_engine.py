@@ -527,6 +527,16 @@ async def test_a_socket_without_a_daemon_is_not_reachable(tmp_path: Path, monkey
 
 
 @pytest.mark.asyncio
+async def test_a_port_without_a_daemon_is_not_reachable(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))  # and nobody listens
+        monkeypatch.setenv("DOCKER_HOST", f"tcp://127.0.0.1:{silent.getsockname()[1]}")
+
+        with pytest.raises(EngineNotReachable, match="refused"):
+            await find_engine()
+
+
+@pytest.mark.asyncio
 async def test_an_endpoint_that_is_none_is_not_reachable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOCKER_HOST", "carrier-pigeon://roof")
 
