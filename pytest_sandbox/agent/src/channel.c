@@ -76,7 +76,7 @@ struct channel {
 };
 
 static struct {
-    int epoll, signals;
+    int epoll, signals, null; /* null: opened before anybody could put something else in its place */
     struct writer inbox, outbox;
     size_t outbox_at;
     bool greeted;
@@ -162,8 +162,10 @@ static void flush_outbox(size_t keep)
             give_up(EX_OSERR, "the host no longer reads");
         if (outbox_left() <= keep)
             break;
-        struct pollfd fd = {.fd = STDOUT_FILENO, .events = POLLOUT};
-        poll(&fd, 1, -1);
+        struct pollfd fds[2] = {{.fd = STDOUT_FILENO, .events = POLLOUT}, {.fd = STDIN_FILENO}};
+        poll(fds, 2, -1);
+        if (fds[1].revents) /* a dead host's output may be held open by its engine, which does not read either */
+            give_up(EX_OSERR, "the host is gone");
     }
     if (!outbox_left()) {
         agent.outbox.used = agent.outbox_at = 0;
@@ -265,6 +267,14 @@ static size_t write_input(struct channel *c, const uint8_t *bytes, size_t length
     return written;
 }
 
+/* A pipe also ends when the agent dies. So a worker is told that this end is the host's, and all that there is has come. */
+static void end_input(struct channel *c)
+{
+    if (c->kind != KIND_EXEC && c->kind != KIND_TERMINAL)
+        send(c->link.fd, "", 1, MSG_NOSIGNAL | MSG_DONTWAIT);
+    drop_source(&c->input);
+}
+
 static void flush_input(struct channel *c)
 {
     if (c->pending_at < c->pending_used) {
@@ -278,7 +288,7 @@ static void flush_input(struct channel *c)
     }
     c->pending_at = c->pending_used = 0;
     if (c->input_ended)
-        drop_source(&c->input);
+        end_input(c);
     else
         want(&c->input, 0); /* EPOLLERR, that the last reader is gone, comes unasked */
 }
@@ -313,6 +323,7 @@ static uint32_t wanted_output(const struct channel *c, const struct output *o)
 }
 
 static void forget_channel(struct channel *c);
+static size_t kill_strays(void);
 
 /* Send what was held back until the output before it was through; then, when the child is gone, the end of the channel. */
 static void settle(struct channel *c)
@@ -479,12 +490,17 @@ static void read_link(struct channel *c)
 {
     uint8_t packet[1 + MAX_PAYLOAD];
     ssize_t n = recv(c->link.fd, packet, sizeof packet, MSG_DONTWAIT);
-    if (n < 0 && (errno == EAGAIN || errno == EINTR))
-        return;
+    if (n < 0 && (errno == EAGAIN || errno == EINTR || errno == ECONNRESET))
+        return; /* ECONNRESET: it ended with a request unread; once that is said its last words are still there */
     if (n <= 0) { /* the child has ended, and with it all it looked after */
         drop_source(&c->link);
         if (!c->last_type) {
             bool is_command = c->kind == KIND_EXEC || c->kind == KIND_TERMINAL;
+            if (is_command) { /* killed from inside the sandbox, and what it leaves goes before that is told */
+                kill(c->pid, SIGKILL);
+                waitpid(c->pid, NULL, 0);
+                agent.strays = kill_strays() > 0;
+            }
             struct writer w = {0};
             put_u32(&w, is_command ? ECHILD : EINTR);
             put_string(&w, is_command ? "supervisor" : "worker");
@@ -496,7 +512,7 @@ static void read_link(struct channel *c)
         mark_pipes(c);
         refuse_input(c);
         for (int i = 0; i < 2; i++)
-            if (c->outputs[i].source.fd >= 0 && !c->outputs[i].before_exit)
+            if (c->outputs[i].source.fd >= 0 && (!c->outputs[i].before_exit || !c->opened)) /* nobody gave it a window */
                 end_output(c, &c->outputs[i]);
         return;
     }
@@ -622,8 +638,7 @@ static void open_command(uint32_t id, enum kind kind, uint32_t window, struct re
     }
     pid_t pid = fork();
     if (pid == 0) {
-        int null = p.in[0] >= 0 ? -1 : open("/dev/null", O_RDONLY);
-        int descriptors[] = {null < 0 ? p.in[0] : null, p.out[1], p.err[1] < 0 ? p.out[1] : p.err[1], p.link[1]};
+        int descriptors[] = {p.in[0] < 0 ? agent.null : p.in[0], p.out[1], p.err[1] < 0 ? p.out[1] : p.err[1], p.link[1]};
         arrange(descriptors, 4);
         fcntl(3, F_SETFD, FD_CLOEXEC);
         struct command command;
@@ -669,6 +684,10 @@ static void open_worker(uint32_t id, enum kind kind, uint32_t window, struct rea
             return;
         }
         index_fd = kept ? *kept : index ? memfd_create("index", MFD_CLOEXEC) : -1;
+        if (index && index_fd < 0) {
+            refuse_channel(id, errno, "memfd_create", "");
+            return;
+        }
     }
     if (!make_pipes(&p, takes, gives, false, true)) {
         int error = errno;
@@ -1048,6 +1067,7 @@ static void prepare(void)
         fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
     agent.epoll = epoll_create1(EPOLL_CLOEXEC);
     agent.signals = signalfd(-1, &child, SFD_CLOEXEC | SFD_NONBLOCK);
+    agent.null = open("/dev/null", O_RDONLY | O_CLOEXEC);
     if (agent.epoll < 0 || agent.signals < 0)
         give_up(EX_OSERR, "epoll_create1 or signalfd");
     watch_source(&agent.standard_input, ROLE_STDIN, NULL, STDIN_FILENO, EPOLLIN);

@@ -41,10 +41,11 @@ static bool has_xattr(const struct member *m, const char *name)
     return false;
 }
 
-static int apply_xattrs(struct extraction *x, int fd, const struct member *m, bool is_new)
+/* A new file may have some too: an ACL, if its directory has a default one. */
+static int apply_xattrs(struct extraction *x, int fd, const struct member *m)
 {
     static char names[XATTR_LIST_MAX];
-    ssize_t length = is_new ? 0 : flistxattr(fd, names, sizeof names);
+    ssize_t length = flistxattr(fd, names, sizeof names);
     for (char *name = names; length > 0 && name < names + length; name += strlen(name) + 1)
         if (!has_xattr(m, name) && strcmp(name, "security.selinux"))
             fremovexattr(fd, name);
@@ -55,14 +56,14 @@ static int apply_xattrs(struct extraction *x, int fd, const struct member *m, bo
 }
 
 /* Owner before mode, because chown(2) takes setuid away; times last. */
-static int apply_attributes(struct extraction *x, int fd, const struct member *m, bool is_new)
+static int apply_attributes(struct extraction *x, int fd, const struct member *m)
 {
     struct stat st;
     if (fstat(fd, &st))
         return failed(x, "fstat");
     if ((st.st_uid != m->uid || st.st_gid != m->gid) && fchown(fd, m->uid, m->gid))
         return failed(x, "fchown");
-    if (apply_xattrs(x, fd, m, is_new))
+    if (apply_xattrs(x, fd, m))
         return -1;
     if (fchmod(fd, m->mode))
         return failed(x, "fchmod");
@@ -120,8 +121,9 @@ static int push(struct extraction *x, int fd, const char *path, size_t length)
         x->stack_room = x->stack_room ? 2 * x->stack_room : 16;
         x->stack = xrealloc(x->stack, x->stack_room * sizeof *x->stack);
     }
-    x->stack[x->depth++] = (struct open_directory){.path_length = length, .device = f.device, .inode = f.inode,
-                                                   .foreign = x->depth > 1 && f.mount};
+    x->stack[x->depth] = (struct open_directory){.path_length = length, .device = f.device, .inode = f.inode,
+                                                 .foreign = x->depth > 0 && f.mount};
+    x->depth++;
     if (length + 1 > x->path_room)
         x->path = xrealloc(x->path, x->path_room = 2 * (length + 1));
     memmove(x->path, path, length);
@@ -169,7 +171,7 @@ static int finish_top(struct extraction *x)
     if (!x->keep_extras && remove_extras(x))
         return -1;
     if (d->has_member && !(x->keep_root && x->depth == 1))
-        return apply_attributes(x, x->at, &d->attributes, false);
+        return apply_attributes(x, x->at, &d->attributes);
     return 0;
 }
 
@@ -341,7 +343,7 @@ static int extract_file(struct extraction *x, struct tar_input *in, const struct
         return failed(x, "open");
     int result = m->sparse ? write_sparse(x, in, fd, m) : write_data(x, in, fd, 0, m->size);
     if (!result)
-        result = apply_attributes(x, fd, m, true);
+        result = apply_attributes(x, fd, m);
     if (close(fd) && !result)
         result = failed(x, "close");
     return result;

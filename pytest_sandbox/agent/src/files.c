@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
 #include <time.h>
@@ -23,6 +24,13 @@
 enum { WRITE_PARENTS = 1, WRITE_APPEND = 2, WRITE_EXCLUSIVE = 4 };
 
 static char *temporary; /* to be removed if the operation ends before its time */
+static int temporary_parent;
+
+static void discard_temporary(void)
+{
+    if (temporary)
+        unlinkat(temporary_parent, temporary, 0);
+}
 
 void succeed(const struct writer *result)
 {
@@ -32,8 +40,7 @@ void succeed(const struct writer *result)
 
 void fail(int error, const char *operation, const char *subject)
 {
-    if (temporary)
-        unlink(temporary);
+    discard_temporary();
     report_failure(WORKER_LINK, error, operation, subject);
     _exit(0);
 }
@@ -56,12 +63,22 @@ size_t input(void *bytes, size_t room)
 {
     for (;;) {
         ssize_t n = read(WORKER_INPUT, bytes, room);
-        if (n >= 0)
+        if (n > 0)
             return (size_t)n;
+        if (n == 0)
+            break;
         if (errno != EINTR)
             fail(errno, "read", "input");
     }
+    static bool said;
+    char word;
+    if (!said && recv(WORKER_LINK, &word, 1, 0) != 1)
+        fail(ECANCELED, "read", "input"); /* the agent died, and this is not all of the input */
+    said = true;
+    return 0;
 }
+
+static void die_with_agent(void) { prctl(PR_SET_PDEATHSIG, SIGTERM); }
 
 static void take_user(struct reader *r)
 {
@@ -73,6 +90,7 @@ static void take_user(struct reader *r)
         fail(ENOENT, "user", spec);
     if (act_as(&user))
         fail(errno, "seteuid", spec);
+    die_with_agent(); /* seteuid(2) has taken that back */
 }
 
 static void check_whole(const struct reader *r)
@@ -86,6 +104,23 @@ static void succeed_with_count(uint64_t count)
     struct writer w = {0};
     put_u64(&w, count);
     succeed(&w);
+}
+
+/* The directory of a path's last component, and that component. */
+static void split(char *path, int *directory, const char **name, const char *operation)
+{
+    size_t length = strlen(path);
+    while (length > 1 && path[length - 1] == '/')
+        path[--length] = 0;
+    char *slash = strrchr(path, '/');
+    *name = slash ? slash + 1 : path;
+    if (!**name || !strcmp(*name, ".") || !strcmp(*name, ".."))
+        fail(EINVAL, operation, path);
+    char *parent = slash > path ? strndup(path, (size_t)(slash - path)) : strdup(slash ? "/" : ".");
+    *directory = parent ? open(parent, O_PATH | O_DIRECTORY | O_CLOEXEC) : -1; /* it may be one that can't be listed */
+    if (*directory < 0)
+        fail(errno, operation, path);
+    free(parent);
 }
 
 /* --- READ -------------------------------------------------------------------------------------------------------- */
@@ -201,8 +236,7 @@ static void write_in_place(const char *path, int flags, mode_t mode, bool mode_g
 static void remove_temporary(int signal)
 {
     (void)signal;
-    if (temporary)
-        unlink(temporary);
+    discard_temporary();
     _exit(0);
 }
 
@@ -219,23 +253,21 @@ static bool is_kernel_file(const char *path)
     return false;
 }
 
-static int create_temporary(const char *target)
+static int create_temporary(int directory)
 {
     static const char letters[] = "abcdefghijklmnopqrstuvwxyz0123456789";
-    const char *slash = strrchr(target, '/');
-    size_t parent = slash ? (size_t)(slash - target) + 1 : 0;
     struct timespec t;
+    temporary_parent = directory;
     for (int attempt = 0; attempt < 100; attempt++) {
         clock_gettime(CLOCK_MONOTONIC, &t);
         uint64_t seed = (uint64_t)t.tv_nsec * 2654435761u + (uint64_t)getpid() * 97 + (uint64_t)attempt;
-        char *name = xrealloc(NULL, parent + 32);
-        memcpy(name, target, parent);
-        size_t at = parent + (size_t)sprintf(name + parent, ".sandbox-write-");
+        char *name = xrealloc(NULL, 32);
+        size_t at = (size_t)sprintf(name, ".sandbox-write-");
         for (int i = 0; i < 10; i++, seed = seed * 6364136223846793005u + 1442695040888963407u)
             name[at++] = letters[(seed >> 33) % (sizeof letters - 1)];
         name[at] = 0;
         temporary = name; /* before it exists: a cancel in between must find it */
-        int fd = open(name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+        int fd = openat(directory, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
         if (fd >= 0)
             return fd;
         int error = errno;
@@ -257,15 +289,16 @@ struct intent {
     bool exclusive;
 };
 
-static void replace_file(const char *target, const struct stat *old, const struct intent *want, uint64_t *written)
+/* By the directory's descriptor, so that what the agent's own rights are lent to is what this user's were refused for. */
+static void replace_file(int directory, const char *target, const struct stat *old, const struct intent *want, uint64_t *written)
 {
     signal(SIGTERM, remove_temporary);
-    int fd = create_temporary(target);
+    int fd = create_temporary(directory);
     if (fd < 0 && old && (errno == EACCES || errno == EPERM)) {
         /* This user may write the file but not its directory. Replacing it as the agent, owner and mode kept, does
          * what writing in place would have done, and atomically. */
         act_as_agent();
-        fd = create_temporary(target);
+        fd = create_temporary(directory);
     }
     if (fd < 0)
         fail(errno, "open", target);
@@ -290,10 +323,10 @@ static void replace_file(const char *target, const struct stat *old, const struc
     if (close(fd))
         fail(errno, "close", target);
     if (want->exclusive) { /* link(2), unlike rename(2), fails if the name has been taken meanwhile */
-        if (link(temporary, target))
+        if (linkat(directory, temporary, directory, target, 0))
             fail(errno, "open", target);
-        unlink(temporary);
-    } else if (rename(temporary, target)) {
+        discard_temporary();
+    } else if (renameat(directory, temporary, directory, target)) {
         fail(errno, "rename", target);
     }
     temporary = NULL;
@@ -319,20 +352,24 @@ static void write_file(struct reader *r)
         fail(EISDIR, "open", path);
 
     struct stat st;
-    bool exists = lstat(target, &st) == 0;
+    int directory;
+    const char *name;
+    bool in_place = is_kernel_file(target);
+    split(target, &directory, &name, "open");
+    bool exists = fstatat(directory, name, &st, AT_SYMLINK_NOFOLLOW) == 0;
     if (!exists && errno != ENOENT)
         fail(errno, "open", path);
     if (exists && want.exclusive)
         fail(EEXIST, "open", path);
     if (exists && S_ISDIR(st.st_mode))
         fail(EISDIR, "open", path);
-    if (exists && faccessat(AT_FDCWD, target, W_OK, AT_EACCESS))
+    if (exists && faccessat(directory, name, W_OK, AT_EACCESS))
         fail(errno, "open", path);
     uint64_t written = 0;
-    if (exists && (flags & WRITE_APPEND || !S_ISREG(st.st_mode) || is_kernel_file(target)))
+    if (exists && (flags & WRITE_APPEND || !S_ISREG(st.st_mode) || in_place))
         write_in_place(target, flags & WRITE_APPEND ? O_APPEND : O_TRUNC, want.mode, want.mode_given, &written);
     else
-        replace_file(target, exists ? &st : NULL, &want, &written);
+        replace_file(directory, name, exists ? &st : NULL, &want, &written);
     succeed_with_count(written);
 }
 
@@ -471,22 +508,6 @@ static bool holds(const char *path, const char *protected)
     return !strcmp(above, "/") || (!strncmp(above, below, n) && (below[n] == 0 || below[n] == '/'));
 }
 
-static void split(char *path, int *directory, const char **name, const char *operation)
-{
-    size_t length = strlen(path);
-    while (length > 1 && path[length - 1] == '/')
-        path[--length] = 0;
-    char *slash = strrchr(path, '/');
-    *name = slash ? slash + 1 : path;
-    if (!**name || !strcmp(*name, ".") || !strcmp(*name, ".."))
-        fail(EINVAL, operation, path);
-    char *parent = slash > path ? strndup(path, (size_t)(slash - path)) : strdup(slash ? "/" : ".");
-    *directory = parent ? open(parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
-    if (*directory < 0)
-        fail(errno, operation, path);
-    free(parent);
-}
-
 static void remove_file(struct reader *r)
 {
     take_user(r);
@@ -570,7 +591,7 @@ static void copy_attributes(int directory, const char *name, const struct facts 
                                  .tv_nsec = (f->mtime % 1000000000 + 1000000000) % 1000000000}};
     /* As cp -p: an owner that one may not give away stays one's own, and then without setuid. */
     bool owned = fchownat(directory, name, f->uid, f->gid, AT_SYMLINK_NOFOLLOW) == 0;
-    if (!S_ISLNK(f->mode) && fchmodat(directory, name, f->mode & (owned ? 07777 : 0777), 0))
+    if (!S_ISLNK(f->mode) && fchmodat(directory, name, f->mode & (owned ? 07777 : 0777), AT_SYMLINK_NOFOLLOW))
         fail(errno, "chmod", name);
     utimensat(directory, name, times, AT_SYMLINK_NOFOLLOW);
 }
@@ -701,6 +722,7 @@ static void copy_file(struct reader *r)
 _Noreturn void work(enum kind kind, struct reader *body)
 {
     prctl(PR_SET_NAME, "worker");
+    die_with_agent();
     umask(0); /* modes are given exactly; where 022 is meant, it is said */
     switch (kind) {
     case KIND_READ: read_file(body); break;

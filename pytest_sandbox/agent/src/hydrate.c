@@ -293,28 +293,21 @@ static void note_repaired(struct restoration *s)
         if (extraction_enter(&x, path, slash ? (size_t)(slash - path) : 0))
             fail(errno, x.operation, path);
         int directory = *path ? x.at : s->root;
-        if (s->state[i] == TOUCHED) {
+        struct facts f;
+        bool there = facts_at(directory, *path ? name : "", &f) == 0 && (!f.mount || !*path) && !x.stack[x.depth - 1].foreign;
+        if (there && s->state[i] == TOUCHED) {
             struct timespec times[2] = {{.tv_nsec = UTIME_OMIT}, time_of(e->mtime)};
             if (*path ? utimensat(directory, name, times, AT_SYMLINK_NOFOLLOW) : futimens(directory, times))
                 fail(errno, "utimensat", path);
         }
-        struct index_entry before = *e;
-        struct facts f;
-        if (facts_at(directory, *path ? name : "", &f)) {
-            e->racy = 1;
+        /* Whatever is not as the snapshot has it even now is tried again next time. The index is shared with the agent, and this
+         * worker may be killed at any point, so what the snapshot has is never overwritten. */
+        e->racy = 1;
+        if (!there || facts_at(directory, *path ? name : "", &f) || e->mode != f.mode || e->uid != f.uid || e->gid != f.gid ||
+            e->mtime != f.mtime || (!S_ISDIR(f.mode) && e->size != f.size))
             continue;
-        }
         index_note(e, &f);
-        /* Whatever is not as the snapshot has it even now is tried again next time. */
-        e->racy = before.mode != f.mode || before.uid != f.uid || before.gid != f.gid || before.mtime != f.mtime ||
-                  (!S_ISDIR(f.mode) && before.size != f.size);
-        if (e->racy) {
-            e->mode = before.mode;
-            e->uid = before.uid;
-            e->gid = before.gid;
-            e->mtime = before.mtime;
-            e->size = before.size;
-        }
+        e->racy = 0;
         latest = f.ctime > latest ? f.ctime : latest;
     }
     bool later = settle(&s->index, s->root, latest);

@@ -91,6 +91,16 @@ static bool is_left_out(const struct archive *a, const char *path, const char *n
     return false;
 }
 
+/* Open a member; -1 if it has vanished or become something else since it was looked at. What can't be read for another reason must not
+ * be left out in silence. */
+static int open_member(int directory, const char *name, int flags, const char *path)
+{
+    int fd = openat(directory, name, flags | O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0 && errno != ENOENT && errno != ENOTDIR && errno != ELOOP && errno != ENXIO)
+        fail(errno, "open", path);
+    return fd;
+}
+
 /* --- xattrs ------------------------------------------------------------------------------------------------------- */
 
 static bool is_kept_xattr(const char *name)
@@ -183,7 +193,7 @@ static size_t find_extents(int fd, const struct facts *f, struct extent *extents
 }
 
 /* Exactly `length` bytes from the file: what has been cut off it meanwhile is made up by zeros, for the header is out. */
-static void copy_range(struct archive *a, int fd, uint64_t offset, uint64_t length)
+static void copy_range(struct archive *a, int fd, const char *path, uint64_t offset, uint64_t length)
 {
     while (length) {
         if (a->buffer.used >= CHUNK)
@@ -194,7 +204,9 @@ static void copy_range(struct archive *a, int fd, uint64_t offset, uint64_t leng
         ssize_t n = pread(fd, a->buffer.bytes + a->buffer.used, room, (off_t)offset);
         if (n < 0 && errno == EINTR)
             continue;
-        if (n <= 0) {
+        if (n < 0)
+            fail(errno, "read", path);
+        if (n == 0) {
             n = (ssize_t)room;
             memset(a->buffer.bytes + a->buffer.used, 0, room);
         }
@@ -222,7 +234,7 @@ static void put_sparse(struct archive *a, int fd, struct member *m, const struct
     put_bytes(&a->buffer, map.bytes, map.used);
     pad(a, map.used);
     for (size_t i = 0; i < count; i++)
-        copy_range(a, fd, extents[i].offset, extents[i].length);
+        copy_range(a, fd, m->path, extents[i].offset, extents[i].length);
     pad(a, m->stored);
     free(map.bytes);
 }
@@ -237,16 +249,16 @@ static void put_content(struct archive *a, int fd, struct member *m, const struc
     }
     m->stored = m->size;
     put_member(&a->buffer, m);
-    copy_range(a, fd, 0, m->size);
+    copy_range(a, fd, m->path, 0, m->size);
     pad(a, m->size);
 }
 
 static void put_file(struct archive *a, int directory, const char *name, const char *path)
 {
-    int fd = openat(directory, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
+    int fd = open_member(directory, name, O_NONBLOCK | O_NOCTTY, path);
     struct facts f, after;
     if (fd < 0)
-        return; /* vanished, or not this user's to read */
+        return;
     if (facts_at(fd, "", &f) || !S_ISREG(f.mode)) {
         close(fd);
         return;
@@ -280,7 +292,7 @@ static void put_file(struct archive *a, int directory, const char *name, const c
 static void put_directory(struct archive *a, int directory, const char *name, const char *path, struct facts *f)
 {
     bool racy = !settled(a, f, directory, name);
-    int fd = *name ? openat(directory, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC) : directory;
+    int fd = *name ? open_member(directory, name, O_DIRECTORY, path) : directory;
     struct member m = member_of(path, f, '5');
     uint64_t start = position(a);
     if (fd >= 0)

@@ -8,6 +8,7 @@
 #define NANO INT64_C(1000000000)
 #define INPUT_BUFFER (256u * 1024)
 #define MAX_RECORDS (1024u * 1024) /* bytes of pax records of one member: xattrs are at most 64 KiB each */
+#define LAST_SECOND (INT64_MAX / NANO - 1) /* in 2262 */
 #define MAX_PATH_BYTES (64u * 1024)
 #define XATTR "SCHILY.xattr."
 
@@ -240,7 +241,7 @@ static bool take_time(const char *text, int64_t *value)
         for (text++; *text >= '0' && *text <= '9'; text++, unit /= 10)
             nanoseconds += unit * (uint64_t)(*text - '0');
     }
-    if (*text || seconds > INT64_MAX / NANO - 1)
+    if (*text || seconds > LAST_SECOND)
         return false;
     *value = (int64_t)(seconds * NANO + nanoseconds);
     if (negative)
@@ -398,7 +399,8 @@ int tar_next(struct tar_input *in, struct member *m)
 
     uint64_t mode, uid, gid, size, mtime;
     if (!take_octal(block + MODE, 8, &mode) || !take_octal(block + UID, 8, &uid) || !take_octal(block + GID, 8, &gid) ||
-        !take_octal(block + SIZE, 12, &size) || !take_octal(block + MTIME, 12, &mtime) || mode > 07777)
+        !take_octal(block + SIZE, 12, &size) || !take_octal(block + MTIME, 12, &mtime) || mtime > LAST_SECOND ||
+        mode > 07777)
         return damaged(in, "a number in a header that is none");
     size_t name = keep_field(&in->records, block + NAME, 100), link = keep_field(&in->records, block + LINK, 100);
     char *path = p.sparse_name ? p.sparse_name : p.path ? p.path : (char *)in->records.bytes + name;

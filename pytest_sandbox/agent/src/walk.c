@@ -3,6 +3,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -12,9 +13,55 @@
 #include "wire.h"
 
 #define NANO INT64_C(1000000000)
+#define LAST_SECOND (INT64_MAX / NANO - 1) /* in 2262 */
 #ifndef STATX_ATTR_MOUNT_ROOT
 #define STATX_ATTR_MOUNT_ROOT 0x2000 /* since Linux 5.8; older ones never set it */
 #endif
+
+/* File systems know times that 64 bits of nanoseconds can't hold; these are as late, or as early, as can be. */
+static int64_t nanoseconds(int64_t seconds, int64_t rest)
+{
+    return seconds > LAST_SECOND ? LAST_SECOND * NANO : seconds < -LAST_SECOND ? -LAST_SECOND * NANO : seconds * NANO + rest;
+}
+
+/* Whether something is mounted there, for kernels before 5.8 and seccomp profiles without statx(2). A directory that is mounted elsewhere
+ * looks like a mount in its own place too, and then stays as it is. */
+static bool in_mount_table(const struct facts *f)
+{
+    static struct { dev_t device; ino_t inode; } *mounts; /* read once: the process ends with its operation */
+    static size_t count;
+    static bool read;
+    FILE *table = read ? NULL : fopen("/proc/self/mountinfo", "re");
+    char *line = NULL;
+    read = true;
+    for (size_t room = 0; table && getline(&line, &room, table) > 0;) {
+        char *path = line; /* the fifth field; a space in it is \040 (proc(5)) */
+        for (int i = 0; i < 4 && path; i++)
+            path = strchr(path, ' ') ? strchr(path, ' ') + 1 : NULL;
+        if (!path)
+            continue;
+        char *to = path;
+        for (char *at = path; *at && *at != ' '; at++) {
+            bool escaped = at[0] == '\\' && at[1] >= '0' && at[1] <= '3' && at[2] && at[3];
+            *to++ = escaped ? (char)((at[1] - '0') << 6 | (at[2] - '0') << 3 | (at[3] - '0')) : *at;
+            at += escaped ? 3 : 0;
+        }
+        *to = 0;
+        struct stat st;
+        if (fstatat(AT_FDCWD, path, &st, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT))
+            continue;
+        mounts = xrealloc(mounts, (count + 1) * sizeof *mounts);
+        mounts[count].device = st.st_dev;
+        mounts[count++].inode = st.st_ino;
+    }
+    free(line);
+    if (table)
+        fclose(table);
+    for (size_t i = 0; i < count; i++)
+        if (mounts[i].device == f->device && mounts[i].inode == f->inode)
+            return true;
+    return false;
+}
 
 static int facts_by_stat(int directory, const char *name, struct facts *f)
 {
@@ -24,8 +71,9 @@ static int facts_by_stat(int directory, const char *name, struct facts *f)
     *f = (struct facts){.mode = st.st_mode, .uid = st.st_uid, .gid = st.st_gid, .links = (uint32_t)st.st_nlink,
                         .size = (uint64_t)st.st_size, .blocks = (uint64_t)st.st_blocks, .inode = st.st_ino,
                         .device = st.st_dev, .rdevice = st.st_rdev,
-                        .mtime = st.st_mtim.tv_sec * NANO + st.st_mtim.tv_nsec,
-                        .ctime = st.st_ctim.tv_sec * NANO + st.st_ctim.tv_nsec};
+                        .mtime = nanoseconds(st.st_mtim.tv_sec, st.st_mtim.tv_nsec),
+                        .ctime = nanoseconds(st.st_ctim.tv_sec, st.st_ctim.tv_nsec)};
+    f->mount = in_mount_table(f);
     return 0;
 }
 
@@ -41,9 +89,11 @@ int facts_at(int directory, const char *name, struct facts *f)
                         .size = x.stx_size, .blocks = x.stx_blocks, .inode = x.stx_ino,
                         .device = makedev(x.stx_dev_major, x.stx_dev_minor),
                         .rdevice = makedev(x.stx_rdev_major, x.stx_rdev_minor),
-                        .mtime = x.stx_mtime.tv_sec * NANO + x.stx_mtime.tv_nsec,
-                        .ctime = x.stx_ctime.tv_sec * NANO + x.stx_ctime.tv_nsec,
+                        .mtime = nanoseconds(x.stx_mtime.tv_sec, x.stx_mtime.tv_nsec),
+                        .ctime = nanoseconds(x.stx_ctime.tv_sec, x.stx_ctime.tv_nsec),
                         .mount = (x.stx_attributes & STATX_ATTR_MOUNT_ROOT) != 0};
+    if (!(x.stx_attributes_mask & STATX_ATTR_MOUNT_ROOT))
+        f->mount = in_mount_table(f);
     return 0;
 }
 
@@ -147,10 +197,8 @@ static bool descend(struct walk *w)
 {
     int directory = openat(w->directory, w->name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     struct facts facts;
-    if (directory < 0) {
-        w->skipped_unreadable = true;
+    if (directory < 0)
         return false;
-    }
     if (facts_at(directory, "", &facts) || push_level(w, directory, &facts)) {
         close(directory);
         return false;

@@ -36,7 +36,6 @@ struct walk {
     size_t path_length;
     struct facts facts;
     bool leaving;          /* second visit of a directory, after all that is in it */
-    bool skipped_unreadable; /* directories that could not be opened are visited but not entered */
 
     struct level *levels;
     size_t depth, level_room, path_room;
@@ -45,7 +44,7 @@ struct walk {
 
 /* Begin below the directory, which the walk takes over: 0, or -1 with errno. */
 int walk_begin(struct walk *w, int directory);
-/* Go to the next entry: 1, 0 at the end, -1 with errno. A directory is entered next unless walk_skip() says no.
+/* Go to the next entry: 1, 0 at the end, -1 with errno. A directory is entered next, if it can be, unless walk_skip() says no.
  * Entries that vanish are passed over. */
 int walk_next(struct walk *w);
 void walk_skip(struct walk *w);
