@@ -334,13 +334,16 @@ static bool clean_path(char *path)
     }
     if (!length || length > MAX_PATH_BYTES)
         return false;
-    for (const char *part = path; part; part = strchr(part, '/')) {
-        part += part != path;
-        size_t n = strcspn(part, "/");
+    for (const char *part = path;;) { /* some libraries' strchr(3) goes to the end of the string, and paths can be long */
+        size_t n = 0;
+        while (part[n] && part[n] != '/')
+            n++;
         if (!n || (n == 1 && part[0] == '.') || (n == 2 && part[0] == '.' && part[1] == '.'))
             return false;
+        if (!part[n])
+            return true;
+        part += n + 1;
     }
-    return true;
 }
 
 static int read_header(struct tar_input *in, uint8_t *block)
