@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import select
 import socket
 import ssl
 import threading
@@ -111,12 +112,7 @@ class EngineProxy:
             head = re.sub(rb"\r\nConnection:[^\r]*", b"", head).replace(b"\r\n", b"\r\nConnection: close\r\n", 1)
         engine.connect(ENGINE_SOCKET)
         engine.sendall(head)
-        upwards = threading.Thread(target=_pump, args=(client, engine), daemon=True)
-        upwards.start()
-        if fault is Fault.LOSE_ANSWER:
-            engine.recv(65536)  # it has done it
-            return
-        _pump(engine, client)
+        _join(client, engine, lose_answer=fault is Fault.LOSE_ANSWER)
 
 
 def _end(connection: socket.socket) -> None:
@@ -127,10 +123,17 @@ def _end(connection: socket.socket) -> None:
         pass  # it has ended
 
 
-def _pump(source: socket.socket, target: socket.socket) -> None:
-    try:
-        while chunk := source.recv(256 * 1024):
-            target.sendall(chunk)
-        target.shutdown(socket.SHUT_WR)
-    except OSError:
-        pass  # the other direction has ended, and the connection with it
+def _join(client: socket.socket, engine: socket.socket, lose_answer: bool) -> None:
+    """Carry bytes both ways until the engine ends. One thread: TLS does not bear a reader beside a writer."""
+    target = {client: engine, engine: client}
+    while engine in target:
+        # What TLS has taken from the socket already, select(2) does not see.
+        buffered = [end for end in target if isinstance(end, ssl.SSLSocket) and end.pending()]
+        for source in buffered or select.select(list(target), [], [])[0]:
+            chunk = source.recv(256 * 1024)
+            if lose_answer and source is engine:
+                return  # it has done it
+            if chunk:
+                target[source].sendall(chunk)
+            else:
+                target.pop(source).shutdown(socket.SHUT_WR)
