@@ -1,8 +1,8 @@
 /* Fuzz the agent's loop: any bytes from the host, any behaviour of the children, and no child is ever started.
  *
- * An input is a script: u8 actor, u8 + u8 length, bytes. Actor 0 is the host, whose bytes go the way of the standard input; the others
- * are the last children, which write to their link, to their outputs, read their input, or end. channel.c is taken in whole,
- * with the calls that reach outside replaced; that needs nothing in channel.c itself.
+ * An input is a script: u8 actor, u16 length, bytes. Actor 0 is the host, whose bytes go the way of the standard input; the
+ * others are children, which write to their link, to their outputs, read their input, or end. channel.c is taken in whole, with
+ * the calls that reach outside replaced; that needs nothing in channel.c itself.
  *
  * Beside the sanitizers' own, these promises are checked: every frame that the agent sends is within its bound and belongs to a
  * channel that is open, no DATA beyond the host's window, and when all children have ended every channel closes. */

@@ -91,8 +91,8 @@ static bool is_left_out(const struct archive *a, const char *path, const char *n
     return false;
 }
 
-/* Open a member; -1 if it has vanished or become something else since it was looked at. What can't be read for another reason must not
- * be left out in silence. */
+/* Open a member; -1 if it has vanished or become something else since it was looked at. What can't be read for another reason
+ * must not be left out in silence. */
 static int open_member(int directory, const char *name, int flags, const char *path)
 {
     int fd = openat(directory, name, flags | O_RDONLY | O_NOFOLLOW | O_CLOEXEC);

@@ -24,8 +24,8 @@ static int64_t nanoseconds(int64_t seconds, int64_t rest)
     return seconds > LAST_SECOND ? LAST_SECOND * NANO : seconds < -LAST_SECOND ? -LAST_SECOND * NANO : seconds * NANO + rest;
 }
 
-/* Whether something is mounted there, for kernels before 5.8 and seccomp profiles without statx(2). A directory that is mounted elsewhere
- * looks like a mount in its own place too, and then stays as it is. */
+/* Whether something is mounted there, for kernels before 5.8 and seccomp profiles without statx(2). A directory that is mounted
+ * elsewhere looks like a mount in its own place too, and then stays as it is. */
 static bool in_mount_table(const struct facts *f)
 {
     static struct { dev_t device; ino_t inode; } *mounts; /* read once: the process ends with its operation */
