@@ -62,3 +62,8 @@ class SandboxSettings:
         The user is, because the workspace is made theirs.
         """
         return (self.image, self.pull, self.workspace, self.user, self.network, self.memory, self.cpus, self.pids)
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """What holds for a whole run, whatever the sandboxes in it are made from."""

@@ -58,6 +58,7 @@ def pytest_configure(config: pytest.Config) -> None:
     )
     try:
         config.stash[settings_table.SETTINGS] = settings_table.configured(config)
+        config.stash[settings_table.RUN] = settings_table.run_configured(config)
     except InvalidSetting as error:
         raise pytest.UsageError(str(error)) from None
 

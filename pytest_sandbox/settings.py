@@ -1,7 +1,7 @@
-"""Where a sandbox's settings come from: one table, from which options, ini keys, variables, markers and docs are made.
+"""Where settings come from: two tables, from which options, ini keys, variables, markers and docs are made.
 
-A new setting is one row in TABLE (and its field in SandboxSettings). `python -m pytest_sandbox.settings` prints
-docs/settings.md.
+A new setting of sandboxes is one row in TABLE (and its field in SandboxSettings), one of the run a row in RUN_TABLE
+(and in RunSettings). `python -m pytest_sandbox.settings` prints docs/settings.md.
 """
 
 from __future__ import annotations
@@ -18,11 +18,13 @@ from typing import Any, Literal, NamedTuple
 
 import pytest
 
-from .configuration import Isolation, PullPolicy, SandboxSettings
+from .configuration import Isolation, PullPolicy, RunSettings, SandboxSettings
 from .errors import InvalidSetting
 
 SETTINGS = pytest.StashKey[SandboxSettings]()  # what configured() returned for the run
+RUN = pytest.StashKey[RunSettings]()  # what run_configured() returned
 DEFAULTS = SandboxSettings()
+RUN_DEFAULTS = RunSettings()
 SMALLEST_MEMORY = 6 * 1024**2  # engines refuse less
 UNITS = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
 
@@ -36,12 +38,14 @@ class Syntax(NamedTuple):
     parse: from text, or from the Python value of a marker; raises ValueError or TypeError for anything else.
     expected: completes the sentence "expected …". write: the way back, for help and docs.
     lines: several values, one a line: ini key and marker only, as a shell has no good form for them.
+    flag: yes or no; the option stands alone.
     """
 
     parse: Callable[[object], object]
     expected: str
     write: Callable[[Any], str] = str
     lines: bool = False
+    flag: bool = False
 
 
 def _text(value: object) -> str:
@@ -113,6 +117,15 @@ def _written_size(size: int) -> str:
     return f"{size // UNITS[unit]}{unit}"
 
 
+def _flag(value: object) -> bool:
+    word = value.strip().lower() if isinstance(value, str) else value
+    if word in (True, "1", "true", "yes", "on"):
+        return True
+    if word in (False, "0", "false", "no", "off"):
+        return False
+    raise ValueError
+
+
 def _lines(value: object) -> tuple[str, ...]:
     if isinstance(value, str) or not isinstance(value, list | tuple):
         raise TypeError
@@ -146,6 +159,7 @@ NUMBER = Syntax(_number, "a number above 0", lambda number: f"{number:g}")
 COUNT = Syntax(_count, "a whole number above 0")
 SECONDS = Syntax(_seconds, "seconds above 0, or `none`", lambda number: "none" if number is None else f"{number:g}")
 PATTERNS = Syntax(_lines, "patterns, one a line", "\n".join, lines=True)
+FLAG = Syntax(_flag, "`yes` or `no`", lambda flag: "yes" if flag else "no", flag=True)
 VARIABLES = Syntax(_variables, "`NAME=value` lines (a marker also takes a dict)", "\n".join, lines=True)
 
 
@@ -173,8 +187,8 @@ class Setting(NamedTuple):
 
     @property
     def default(self) -> str:
-        """The default of SandboxSettings, as a user would write it."""
-        return self.syntax.write(getattr(DEFAULTS, self.name))
+        """The default, as a user would write it."""
+        return self.syntax.write(getattr(RUN_DEFAULTS if self in RUN_TABLE else DEFAULTS, self.name))
 
     def parse(self, value: object, source: str) -> object:
         try:
@@ -201,6 +215,7 @@ TABLE = (
     Setting("ephemeral", PATTERNS, "Paths in the workspace that snapshots leave out."),
     Setting("environment", VARIABLES, "Environment variables of commands, added to the image's."),
 )
+RUN_TABLE: tuple[Setting, ...] = ()  # without a marker: they hold for the whole run
 BY_NAME = {setting.name: setting for setting in TABLE}
 KEYWORDS = ", ".join(BY_NAME)
 
@@ -211,8 +226,10 @@ KEYWORDS = ", ".join(BY_NAME)
 def add_options(parser: pytest.Parser) -> None:
     """Register an option and an ini key for each row."""
     group = parser.getgroup("sandbox", "sandboxes (also SANDBOX_… in the environment, sandbox_… in the ini file)")
-    for setting in TABLE:
-        if not setting.syntax.lines:
+    for setting in TABLE + RUN_TABLE:
+        if setting.syntax.flag:
+            group.addoption(setting.option, action="store_const", const="yes", help=setting.help)
+        elif not setting.syntax.lines:
             described = f"{setting.help} Expects {setting.syntax.expected}. Default: {setting.default or 'empty'}"
             group.addoption(setting.option, metavar=setting.name.upper(), help=described)
         kind: Literal["linelist", "string"] = "linelist" if setting.syntax.lines else "string"
@@ -221,12 +238,22 @@ def add_options(parser: pytest.Parser) -> None:
 
 def configured(config: pytest.Config) -> SandboxSettings:
     """Return what options, environment and ini file say together. Raises InvalidSetting, which names the source."""
-    values = {}
-    for setting in TABLE:
+    return replace(DEFAULTS, **_values(TABLE, config))
+
+
+def run_configured(config: pytest.Config) -> RunSettings:
+    """The same for what holds for the run."""
+    return replace(RUN_DEFAULTS, **_values(RUN_TABLE, config))
+
+
+def _values(table: tuple[Setting, ...], config: pytest.Config) -> dict[str, Any]:
+    """What is set of a table's rows, by name; each row's syntax makes its field's type."""
+    values: dict[str, Any] = {}
+    for setting in table:
         for source, value in _sources(setting, config):
             values[setting.name] = setting.parse(value, source)
             break
-    return replace(DEFAULTS, **values)  # type: ignore[arg-type]  # each row's syntax makes its field's type
+    return values
 
 
 def _sources(setting: Setting, config: pytest.Config) -> Iterator[tuple[str, object]]:
@@ -286,10 +313,21 @@ Settings marked ¹ hold several lines and have no option and no variable.
 |---|---|---|---|
 """
 
+RUN_REFERENCE = """
+## Of the run
+
+These hold for a whole run and so have no marker; all else is as above. Options that expect `yes` or `no` stand alone:
+`--sandbox-refresh` is yes.
+
+| setting | what it says | expects | default |
+|---|---|---|---|
+"""
+
 
 def reference() -> str:
     """Return docs/settings.md."""
-    return REFERENCE + "".join(f"{_reference_row(setting)}\n" for setting in TABLE)
+    sandboxes, run = ("".join(f"{_reference_row(setting)}\n" for setting in table) for table in (TABLE, RUN_TABLE))
+    return REFERENCE + sandboxes + (RUN_REFERENCE + run if run else "")
 
 
 def _reference_row(setting: Setting) -> str:

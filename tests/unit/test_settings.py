@@ -8,9 +8,10 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
+from pytest_sandbox.configuration import RunSettings
 from pytest_sandbox.errors import InvalidSetting
 from pytest_sandbox.models import Isolation, PullPolicy, SandboxSettings
-from pytest_sandbox.settings import BY_NAME, DEFAULTS, TABLE, overridden, reference
+from pytest_sandbox.settings import BY_NAME, DEFAULTS, FLAG, RUN_TABLE, TABLE, overridden, reference
 
 MEBIBYTE = 1024**2
 
@@ -109,6 +110,19 @@ def test_an_unknown_name_is_refused_with_the_known_ones() -> None:
 
 def test_the_table_has_a_row_for_each_field_of_the_settings() -> None:
     assert set(BY_NAME) == {field.name for field in fields(SandboxSettings)}
+    assert {setting.name for setting in RUN_TABLE} == {field.name for field in fields(RunSettings)}
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"), [("yes", True), ("ON", True), (" 1", True), (False, False), ("no", False)]
+)
+def test_a_flag_is_a_word_for_yes_or_no(written: object, meant: bool) -> None:
+    assert FLAG.parse(written) is meant
+
+
+def test_a_flag_that_is_neither_is_refused() -> None:
+    with pytest.raises(ValueError):
+        FLAG.parse("perhaps")
 
 
 @pytest.mark.parametrize("name", [setting.name for setting in TABLE if not setting.syntax.lines])
