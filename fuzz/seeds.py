@@ -120,6 +120,17 @@ def scripts() -> Iterable[bytes]:
         + host(request(1, Request.TERMINATE, bytes(4)), request(1, Request.SIGNAL, bytes(5)))
         + child(0, ENDS)
     )
+    terminal = exec_body().u16(24).u16(80)
+    yield (
+        host(hello(), opening(1, Kind.TERMINAL, terminal), data(1, b"keys\r" * 2000))
+        + child(0, LINK, OPENED)
+        + child(0, OUTPUT, b"shown\n" * 100)
+        + child(0, READS)
+        + host(request(1, Request.RESIZE, bytes((50, 0, 100, 0))))
+        + child(0, LINK, EXITED)
+        + child(0, OUTPUT, b"by a survivor")
+        + child(0, ENDS)
+    )
     read = BodyWriter().str(b"").str(b"/x").u64(0).u64(UNLIMITED)
     yield (
         host(hello(), opening(2, Kind.READ, read))

@@ -21,6 +21,7 @@
 
 #include "files.h"
 #include "process.h"
+#include "terminal.h"
 #include "tree.h"
 
 #ifndef AGENT_BUILD
@@ -51,7 +52,7 @@ struct output {
     uint64_t window; /* bytes the host still takes */
     uint64_t cap;    /* bytes still to be sent of what the command writes; the rest is counted and dropped */
     uint64_t total;  /* bytes read */
-    uint64_t before_exit; /* of what the pipe held when the command ended, still unread */
+    uint64_t before_exit; /* of what the pipe held when the command ended, still unread; of a terminal, at most */
 };
 
 struct channel {
@@ -323,12 +324,23 @@ static uint32_t wanted_output(const struct channel *c, const struct output *o)
 }
 
 static void forget_channel(struct channel *c);
+static void read_output(struct channel *c, struct output *o);
 static size_t kill_strays(void);
+
+/* A terminal can't be asked how much it holds: FIONREAD leaves out what has not reached its line discipline. Only reading
+ * until EAGAIN or EIO tells that all is through; epoll would not report that. */
+static void drain_terminal(struct channel *c)
+{
+    struct output *o = &c->outputs[0];
+    while (c->kind == KIND_TERMINAL && o->before_exit && o->source.fd >= 0 && wanted_output(c, o))
+        read_output(c, o);
+}
 
 /* Send what was held back until the output before it was through; then, when the child is gone, the end of the channel. */
 static void settle(struct channel *c)
 {
     bool through = true, all_ended = true;
+    drain_terminal(c);
     for (int i = 0; i < 2; i++) {
         struct output *o = &c->outputs[i];
         if (o->source.fd < 0)
@@ -391,8 +403,14 @@ static void read_output(struct channel *c, struct output *o)
     } else {
         agent.outbox.used = start;
     }
-    if (n < 0 && (errno == EAGAIN || errno == EINTR))
+    if (n < 0 && errno == EINTR)
         return;
+    if (n < 0 && errno == EAGAIN) {
+        o->before_exit = 0;
+        if (c->ended)
+            end_output(c, o);
+        return;
+    }
     if (n > 0)
         count_read(o, (size_t)n);
     if (n <= 0 || (c->ended && !o->before_exit))
@@ -407,7 +425,9 @@ static void mark_pipes(struct channel *c)
     for (int i = 0; i < 2; i++) {
         struct output *o = &c->outputs[i];
         int held = 0;
-        if (o->source.fd >= 0 && ioctl(o->source.fd, FIONREAD, &held) == 0)
+        if (o->source.fd >= 0 && c->kind == KIND_TERMINAL)
+            o->before_exit = TERMINAL_HOLDS;
+        else if (o->source.fd >= 0 && ioctl(o->source.fd, FIONREAD, &held) == 0)
             o->before_exit = (uint64_t)held;
     }
 }
@@ -595,6 +615,20 @@ static bool make_pipes(struct pipes *p, bool in, bool out, bool err, bool bulk)
            (!err || make_pipe(p->err, 0, false)) && !socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, p->link);
 }
 
+/* The same for a terminal: both directions of the agent's end, each as a descriptor that epoll can watch by itself. */
+static bool make_terminal(struct pipes *p, uint16_t rows, uint16_t columns)
+{
+    memset(p, -1, sizeof *p);
+    int ends[2];
+    if (!open_terminal(ends, rows, columns))
+        return false;
+    p->out[0] = ends[0];
+    p->in[0] = ends[1];
+    p->in[1] = fcntl(ends[0], F_DUPFD_CLOEXEC, 0);
+    p->out[1] = fcntl(ends[1], F_DUPFD_CLOEXEC, 0);
+    return p->in[1] >= 0 && p->out[1] >= 0 && !socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, p->link);
+}
+
 static struct channel *add_channel(uint32_t id, enum kind kind, uint32_t window, pid_t pid, struct pipes *p)
 {
     struct channel *c = xrealloc(NULL, sizeof *c);
@@ -623,17 +657,42 @@ static void refuse_channel(uint32_t id, int error, const char *operation, const 
 
 /* --- OPEN ------------------------------------------------------------------------------------------------------- */
 
+/* What the agent itself needs of a command's body; the child takes the rest from its copy of this memory. */
+struct outline {
+    uint32_t flags;
+    uint64_t cap[2];
+    uint16_t rows, columns;
+};
+
+static struct outline outline_of(const struct reader *body, bool terminal)
+{
+    struct reader flags = *body;
+    struct outline o = {.flags = take_u32(&flags), .cap = {UNLIMITED, UNLIMITED}};
+    size_t length = terminal ? 20 : 16;
+    if (body->left < length)
+        return o; /* malformed, which the child says */
+    struct reader end = {body->at + body->left - length, length, false};
+    for (int i = 0; i < 2; i++)
+        o.cap[i] = take_u64(&end);
+    if (terminal) {
+        o.rows = take_u16(&end);
+        o.columns = take_u16(&end);
+    }
+    return o;
+}
+
 static void open_command(uint32_t id, enum kind kind, uint32_t window, struct reader *body)
 {
     struct reader copy = *body;
-    /* The agent itself needs but the flags and caps; the child takes the rest from its copy of this memory. */
-    struct reader flags_reader = *body;
-    uint32_t flags = take_u32(&flags_reader);
+    bool terminal = kind == KIND_TERMINAL;
+    struct outline outline = outline_of(body, terminal);
+    uint32_t flags = outline.flags;
     struct pipes p;
-    if (!make_pipes(&p, flags & COMMAND_STDIN, true, !(flags & COMMAND_MERGE), false)) {
+    if (terminal ? !make_terminal(&p, outline.rows, outline.columns)
+                 : !make_pipes(&p, flags & COMMAND_STDIN, true, !(flags & COMMAND_MERGE), false)) {
         int error = errno;
         close_pipes(&p);
-        refuse_channel(id, error, "pipe", "");
+        refuse_channel(id, error, terminal ? "pty" : "pipe", terminal ? "/dev/ptmx" : "");
         return;
     }
     pid_t pid = fork();
@@ -642,8 +701,8 @@ static void open_command(uint32_t id, enum kind kind, uint32_t window, struct re
         arrange(descriptors, 4);
         fcntl(3, F_SETFD, FD_CLOEXEC);
         struct command command;
-        if (!take_command(&copy, kind == KIND_TERMINAL, &command)) {
-            report_failure(3, EBADMSG, "open", "EXEC body");
+        if (!take_command(&copy, terminal, &command)) {
+            report_failure(3, EBADMSG, "open", "body");
             _exit(0);
         }
         supervise(&command, 3);
@@ -660,11 +719,8 @@ static void open_command(uint32_t id, enum kind kind, uint32_t window, struct re
         return;
     }
     struct channel *c = add_channel(id, kind, window, pid, &p);
-    if (body->left >= 16) { /* the caps are the last two fields of an EXEC */
-        struct reader caps = {body->at + body->left - 16, 16, false};
-        for (int i = 0; i < 2; i++)
-            c->outputs[i].cap = take_u64(&caps);
-    }
+    for (int i = 0; i < 2; i++)
+        c->outputs[i].cap = outline.cap[i];
 }
 
 static void open_worker(uint32_t id, enum kind kind, uint32_t window, struct reader *body)
@@ -867,7 +923,7 @@ static void take_open(uint32_t id, struct reader *r)
     if (r->bad || !id || find_channel(id))
         give_up(EX_DATAERR, "malformed OPEN");
     switch (kind) {
-    case KIND_EXEC:
+    case KIND_EXEC: case KIND_TERMINAL:
         open_command(id, kind, window, r);
         return;
     case KIND_FORGET:
@@ -913,6 +969,14 @@ static void take_request(struct channel *c, struct reader *r)
         for (int i = 0; i < 2; i++)
             want(&c->outputs[i].source, wanted_output(c, &c->outputs[i]));
         return;
+    case REQUEST_RESIZE: {
+        uint16_t rows = take_u16(&body), columns = take_u16(&body);
+        if (!taken_whole(&body))
+            give_up(EX_DATAERR, "malformed REQUEST");
+        if (c->kind == KIND_TERMINAL && c->outputs[0].source.fd >= 0)
+            resize_terminal(c->outputs[0].source.fd, rows, columns);
+        return;
+    }
     default:
         give_up(EX_DATAERR, "unknown REQUEST");
     }
@@ -1032,7 +1096,7 @@ static bool dispatch(struct source *s, uint32_t events)
         reap();
         break;
     case ROLE_INPUT:
-        if (events & EPOLLERR)
+        if (events & (EPOLLERR | EPOLLHUP)) /* a pipe and a terminal that nobody reads any more */
             refuse_input(c);
         else
             flush_input(c);

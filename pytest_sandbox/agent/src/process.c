@@ -16,6 +16,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "terminal.h"
 #include "tree.h"
 #include "user.h"
 
@@ -57,11 +58,12 @@ bool take_command(struct reader *r, bool terminal, struct command *c)
     c->user = take_string(r);
     c->cap[0] = take_u64(r);
     c->cap[1] = take_u64(r);
+    c->terminal = terminal;
     if (terminal) {
         c->rows = take_u16(r);
         c->columns = take_u16(r);
     }
-    return taken_whole(r) && arguments > 0;
+    return taken_whole(r) && (terminal || arguments > 0);
 }
 
 /* --- the environment --------------------------------------------------------------------------------------------- */
@@ -184,9 +186,26 @@ static void volunteer_for_oom_killer(void)
     close(fd);
 }
 
+/* The arguments, or the shell that the passwd has for the user; not a login shell, so the environment stays as given. */
+static char **arguments_or_shell(const struct command *c, const struct user *user)
+{
+    static char *shell[2];
+    if (c->arguments[0])
+        return c->arguments;
+    struct user own;
+    char uid[16];
+    snprintf(uid, sizeof uid, "%u", (unsigned)getuid());
+    if (!user->given && find_user(uid, &own))
+        user = &own;
+    shell[0] = (char *)user->shell;
+    return shell;
+}
+
 static _Noreturn void run(const struct command *c, const struct user *user, int failures)
 {
     setsid();
+    if (c->terminal && control_terminal(user->given ? user->uid : getuid()))
+        cannot_start(failures, errno, "pty", "controlling terminal");
     volunteer_for_oom_killer();
     sigset_t none;
     sigemptyset(&none);
@@ -203,14 +222,16 @@ static _Noreturn void run(const struct command *c, const struct user *user, int 
     if (chdir(c->cwd))
         cannot_start(failures, errno, "chdir", c->cwd);
     char **variables = environment_for(c, user);
-    int error = execute(c->arguments[0], c->arguments, variables);
-    cannot_start(failures, error, "execve", c->arguments[0]);
+    char **arguments = arguments_or_shell(c, user);
+    int error = execute(arguments[0], arguments, variables);
+    cannot_start(failures, error, "execve", arguments[0]);
 }
 
 /* --- the supervisor ----------------------------------------------------------------------------------------------- */
 
 struct supervisor {
     int link;
+    bool terminal;
     pid_t command;    /* 0 once it has been reaped */
     uint64_t started; /* microseconds, CLOCK_MONOTONIC */
     bool killing;
@@ -289,6 +310,8 @@ static void carry_out(struct supervisor *s, const uint8_t *body, size_t length)
             return;
         int64_t deadline = now() + (int64_t)grace * 1000;
         if (grace && s->kill_at < 0) {
+            if (s->terminal)
+                signal_descendants(SIGHUP); /* as when its window is closed: an interactive shell ignores SIGTERM */
             signal_descendants(SIGTERM);
             signal_descendants(SIGCONT); /* a stopped process takes SIGTERM only when it goes on */
         }
@@ -357,23 +380,25 @@ _Noreturn void supervise(const struct command *c, int link)
 
     struct user user;
     int failures[2];
+    const char *program = c->arguments[0] ? c->arguments[0] : "shell";
     if (!find_user(c->user, &user)) {
         report_failure(link, ENOENT, "user", c->user);
         _exit(0);
     }
     if (signals < 0 || pipe2(failures, O_CLOEXEC)) {
-        report_failure(link, errno, "pipe", c->arguments[0]);
+        report_failure(link, errno, "pipe", program);
         _exit(0);
     }
-    struct supervisor s = {.link = link, .kill_at = -1, .started = (uint64_t)now()};
+    struct supervisor s = {.link = link, .terminal = c->terminal, .kill_at = -1, .started = (uint64_t)now()};
     s.command = fork();
     if (s.command == 0)
         run(c, &user, failures[1]);
     if (s.command < 0) {
-        report_failure(link, errno, "fork", c->arguments[0]);
+        report_failure(link, errno, "fork", program);
         _exit(0);
     }
-    for (int fd = 0; fd < 3; fd++) /* or the pipes would never end */
+    /* Or the pipes would never end. A terminal is held on to: while a program has closed it, it may still open /dev/tty. */
+    for (int fd = c->terminal ? 1 : 0; fd < 3; fd++)
         close(fd);
     close(failures[1]);
     struct start_failure failure;

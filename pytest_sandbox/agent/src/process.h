@@ -15,16 +15,17 @@ struct command {
     char **arguments, **environment;
     char *cwd, *user;
     uint64_t cap[2];
-    uint16_t rows, columns; /* of a terminal */
+    bool terminal;
+    uint16_t rows, columns; /* of the terminal */
 };
 
 enum { COMMAND_STDIN = 1, COMMAND_MERGE = 2, COMMAND_REPLACE_ENV = 4 };
 
-/* Read EXEC's or TERMINAL's body; false if it is malformed. */
+/* Read EXEC's or TERMINAL's body; false if it is malformed. A terminal's may be without arguments: the user's shell. */
 bool take_command(struct reader *r, bool terminal, struct command *command);
 
-/* Run in a forked child of the agent: start the command with descriptors 0, 1, 2 as they are, report on the link, carry out the REQUESTs
- * that come from it, and end when no process of the tree lives. Never returns. */
+/* Run in a forked child of the agent: start the command with descriptors 0, 1, 2 as they are (a terminal as its controlling one),
+ * report on the link, carry out the REQUESTs that come from it, and end when no process of the tree lives. Never returns. */
 _Noreturn void supervise(const struct command *command, int link);
 
 #endif
