@@ -6,6 +6,7 @@ import errno
 import gc
 import io
 import os
+import struct
 import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -27,6 +28,7 @@ from .test_files import ODD_NAMES
 
 NANO = 1_234_567_890_123_456_789
 END = bytes(2 * BLOCK)
+NOBODY = 0xFFFFFFFF  # the id in an entry that needs none
 
 # Everything that a workspace may have; `sh` and the usual tools are all that the images share.
 POPULATE = r"""
@@ -378,6 +380,26 @@ def test_extended_attributes_go_in_and_out(sandbox: Sandbox) -> None:
         pytest.skip("the file system below the workspace has no user.* attributes")
 
     assert sandbox.persist().members()[1].xattrs == member.xattrs
+
+
+def test_an_acl_that_a_new_file_is_given_by_its_directory_goes_unless_the_archive_has_it(sandbox: Sandbox) -> None:
+    # acl(5) as Linux stores it: version, then tag, permissions and id of each entry; uid 1000 is named.
+    entries = ((0x01, 7, NOBODY), (0x02, 7, 1000), (0x04, 5, NOBODY), (0x10, 7, NOBODY), (0x20, 5, NOBODY))
+    acl = struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
+    directory = Member(b"d", MemberKind.DIRECTORY, 0o755, xattrs=((b"system.posix_acl_default", acl),))
+    try:
+        sandbox.hydrate(Archive.read(encode_header(directory) + END))
+    except FileOperationError as error:
+        if error.errno != errno.EOPNOTSUPP:
+            raise
+        pytest.skip("the file system below the workspace has no access control lists")
+
+    sandbox.hydrate(
+        Archive.read(encode_header(directory) + encode_header(Member(b"d/f", MemberKind.FILE, 0o640)) + END)
+    )
+
+    _, _, file = sandbox.persist().members()
+    assert (file.name, file.mode, file.xattrs) == (b"d/f", 0o640, ())
 
 
 def test_a_large_archive_goes_in_and_out(sandbox: Sandbox) -> None:

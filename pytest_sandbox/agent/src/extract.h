@@ -10,6 +10,8 @@ struct open_directory {
     size_t path_length;
     uint64_t device, inode;
     bool has_member, foreign; /* foreign: something is mounted here, and it stays as it is */
+    bool fresh;               /* made just now, so nothing is in it that the archive lacks */
+    bool bequeaths;           /* new files get an ACL of it */
     struct member attributes; /* applied when it is left: filling it changes its times */
     char **names;             /* of its members, in byte order */
     size_t count, room;
@@ -23,6 +25,8 @@ struct extraction {
     struct open_directory *stack;
     size_t depth, stack_room;
     bool keep_extras, keep_root;
+    uid_t uid;                /* whose new files are */
+    gid_t gid;
     uint64_t members, removed;
     const char *operation;    /* what failed, with errno */
 };
