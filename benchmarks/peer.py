@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import socket
 import tarfile
 from types import TracebackType
+from typing import BinaryIO
 
 import docker
 from docker.models.containers import Container
@@ -52,3 +54,26 @@ class Peer:
             content = tar.extractfile(name)
             assert content is not None
             return content.read()
+
+    def put(self, directory: str, archive: BinaryIO) -> None:
+        """Unpack an archive by the engine's own call."""
+        assert self.container.put_archive(directory, archive.read())
+
+    def untar(self, directory: str, archive: BinaryIO) -> None:
+        """Unpack an archive with the image's own tar, run through the engine; returns when it has ended."""
+        api = self._client.api
+        command = api.exec_create(self.container.id, ["tar", "-x", "-C", directory], stdin=True)["Id"]
+        stream = api.exec_start(command, socket=True)
+        connection: socket.socket = stream._sock  # type: ignore[union-attr]  # docker-py has no other way to write to a command
+        while chunk := archive.read(256 * 1024):
+            connection.sendall(chunk)
+        connection.shutdown(socket.SHUT_WR)
+        while connection.recv(65536):
+            pass
+        stream.close()
+        assert api.exec_inspect(command)["ExitCode"] == 0
+
+    def tar(self, path: str) -> int:
+        """Take a directory out by the engine's own call: how many bytes came."""
+        stream, _ = self.container.get_archive(path, chunk_size=256 * 1024)
+        return sum(len(chunk) for chunk in stream)
