@@ -7,13 +7,16 @@ BIN := .venv/bin
 # Read when a recipe runs, for only then set-up has written it.
 IMAGE = $${SANDBOX_IMAGE:-$$(cat .venv/sandbox-image)}
 RUN = SANDBOX_IMAGE="$(IMAGE)"
+SECONDS = 30 # of each fuzzer
 
-.PHONY: help demo test check bench agent format setup engine clean
+.PHONY: help demo test check lint fuzz bench agent format setup engine clean
 
 help:
 	@echo "make demo    run the examples in containers"
 	@echo "make test    run the test suite, then its engine-less part on the agent built with sanitizers"
-	@echo "make check   ruff, mypy --strict, import-linter"
+	@echo "make check   lint, and fuzz for a minute"
+	@echo "make lint    ruff, mypy --strict, import-linter"
+	@echo "make fuzz    the agent's readers of frames and archives; SECONDS=1800 for half an hour each"
 	@echo "make bench   run the benchmarks, docker-py's own figures beside ours"
 	@echo "make agent   build the agent for every architecture"
 	@echo "make format  let ruff format and fix"
@@ -27,11 +30,16 @@ test: engine
 	@$(BIN)/python -m pytest_sandbox.agent.build --sanitize
 	SANDBOX_TEST_AGENT=$(CURDIR)/build/agent-sanitized $(BIN)/python -m pytest -m "not docker" tests/unit tests/contract
 
-check: setup
+check: lint fuzz
+
+lint: setup
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+fuzz: setup
+	fuzz/run $(SECONDS)
 
 bench: engine
 	$(RUN) $(BIN)/python -m benchmarks
