@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .baseline import Baseline as Baseline
+    from .changes import Change as Change
+    from .changes import ChangeKind as ChangeKind
+    from .changes import Changes as Changes
     from .core.archive import Archive as Archive
     from .core.snapshot import Snapshot as Snapshot
     from .errors import ArchiveError as ArchiveError
@@ -44,6 +47,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     ".baseline": ("Baseline",),
+    ".changes": ("Change", "ChangeKind", "Changes"),
     ".core.archive": ("Archive",),
     ".core.snapshot": ("Snapshot",),
     ".errors": (

@@ -33,6 +33,7 @@
     └── UsageError                    called wrongly
         ├── InvalidSetting
         ├── WorkspaceRootProtected
+        ├── NothingToCompareWith
         └── SandboxClosed
 
 The class of failure that reports and re-runs go by is `SandboxError.failure`.
@@ -529,6 +530,20 @@ class WorkspaceRootProtected(UsageError):
         return (
             f"{self.operation} {self.path!r}: this is the workspace root or above it; "
             "restore() a snapshot, or remove what is in it"
+        )
+
+
+class NothingToCompareWith(UsageError):
+    """changes() was asked without a snapshot, and the sandbox was never brought to one."""
+
+    def __init__(self, sandbox: str) -> None:
+        self.sandbox = sandbox
+        super().__init__(sandbox)
+
+    def __str__(self) -> str:
+        return (
+            f"changes of sandbox {self.sandbox}: since when? It was never brought to a snapshot; "
+            "take one with `before = sandbox.snapshot()`, then ask for changes(since=before)"
         )
 
 

@@ -221,6 +221,7 @@ class Sandbox:
     hydrate = blocking(SandboxCore.hydrate)
     snapshot = blocking(SandboxCore.snapshot)
     restore = blocking(SandboxCore.restore)
+    changes = blocking(SandboxCore.changes)
     reset = blocking(SandboxCore.reset)
 
     # Its life

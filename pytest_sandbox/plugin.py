@@ -83,6 +83,10 @@ def pytest_runtest_makereport(
     return report
 
 
+def pytest_assertrepr_compare(op: str, left: object, right: object) -> list[str] | None:
+    return reporting.explained_comparison(op, left, right)
+
+
 def pytest_sessionfinish(session: pytest.Session) -> None:
     if workers.is_worker(session.config) and workers.uses_sandboxes(session.config):
         workers.send_to_controller(session.config, "engine", reporting.engine_line(session.config))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Set
 from contextlib import contextmanager
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -12,6 +14,10 @@ from .errors import InfrastructureError, SandboxError
 from .settings import SETTINGS
 from .workers import pool_of
 
+if TYPE_CHECKING:
+    from .changes import Change
+
+SIDE_WIDTH = 120  # of each side of a comparison, in the line that repeats it
 FAILURE_PROPERTY = "sandbox_failure"  # in junit: command, limit, infrastructure or usage
 
 # Packages whose frames explain nothing to a user; neither do those of any plugin's hooks. --full-trace shows them.
@@ -64,6 +70,50 @@ def complete_summary(report: pytest.TestReport, excinfo: pytest.ExceptionInfo[Ba
     if getattr(report.longrepr, "reprcrash", ...) is None:
         crash = excinfo.getrepr(style="value", tbfilter=False).reprcrash
         report.longrepr.reprcrash = crash  # type: ignore[union-attr]  # the attribute is there, as was just seen
+
+
+def explained_comparison(operator: str, left: object, right: object) -> list[str] | None:
+    """Explain path by path why two changes, or sets of their paths, are not equal; None if it is about something else.
+
+    What came from a sandbox is safe to print here.
+    """
+    if operator != "==" or "pytest_sandbox.changes" not in sys.modules:
+        return None  # nobody has asked for changes yet, so neither side can have come from there
+    from .changes import Changes, PathSet
+
+    sides = left, right
+    of_changes = all(isinstance(side, Changes) for side in sides)
+    of_paths = all(isinstance(side, Set) for side in sides) and any(isinstance(side, PathSet) for side in sides)
+    if not of_changes and not of_paths:
+        return None
+    one, other = map(_by_line, sides)
+    told, expected = (one, other) if any(one.values()) or not any(other.values()) else (other, one)
+    surprises = [change or line for line, change in told.items() if line not in expected]
+    explanation = [f"{_cut(left)} == {_cut(right)}"]
+    explanation += [f"not expected: {surprise}" for surprise in surprises]
+    explanation += [f"expected, but not so: {line}" for line in expected if line not in told]
+    for surprise in surprises:
+        if not isinstance(surprise, str):
+            explanation += surprise.diff.splitlines()
+    return explanation
+
+
+def _cut(side: object) -> str:
+    text = repr(side)
+    return text if len(text) <= SIDE_WIDTH else f"{text[: SIDE_WIDTH - 3]}..."
+
+
+def _by_line(side: object) -> dict[str, Change | None]:
+    """How each path is shown, and what is known of it."""
+    from .changes import Changes, PathSet, shown_path
+
+    if isinstance(side, Changes):
+        kinds = (("added", side.added), ("modified", side.modified), ("removed", side.removed))
+        return {f"{kind} {line}": change for kind, paths in kinds for line, change in _by_line(paths).items()}
+    if isinstance(side, PathSet):
+        return {shown_path(path): side.details.get(path) for path in side}
+    paths = side if isinstance(side, Set) else ()
+    return {shown_path(path) if isinstance(path, str) else repr(path): None for path in sorted(paths, key=repr)}
 
 
 def _users_own(traceback: TracebackType | None) -> TracebackType | None:

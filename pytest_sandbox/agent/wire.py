@@ -63,6 +63,7 @@ class Kind(IntEnum):
     HYDRATE = 49
     RESTORE = 50
     FORGET = 51
+    CHANGES = 52
     SWEEP = 64
 
 

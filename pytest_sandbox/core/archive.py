@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, BinaryIO
 
 from ..agent.wire import to_wire
-from ..errors import UnsafeArchive
+from ..errors import DamagedArchive, UnsafeArchive
 from .compression import decompressed
 from .spool import Spool
 from .tar import (
@@ -36,6 +36,8 @@ from .unpacking import HostTree, replacing
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
+
+_HASHED = 4096  # bytes: what file systems make holes of
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +123,16 @@ class ArchiveSink:
     def finish(self) -> Archive:
         return Archive(self._spool, self._sha256.hexdigest(), self._limits)
 
+    def finish_part(self, size: int, rest_limit: int) -> tuple[Archive, bytes]:
+        """Return the first bytes as an archive that may lack directories, and what came after them.
+
+        Raises DamagedArchive when there are not as many, or more than rest_limit after them.
+        """
+        if not size <= self._spool.size <= size + rest_limit:
+            raise DamagedArchive(f"there are {self._spool.size} bytes, of which {size} are said to be the archive")
+        rest = self._spool.cut(size)
+        return Archive(self._spool, self._sha256.hexdigest(), self._limits, whole=False), rest
+
 
 def _too_long(limits: ArchiveLimits) -> UnsafeArchive:
     return UnsafeArchive("", f"lies beyond the limit of {limits.total_bytes} bytes for a whole archive")
@@ -130,12 +142,15 @@ class Archive:
     """A tar archive in the canonical form, held in memory or in a file without a name; gone with this object.
 
     It may come from a sandbox, and is not checked before members() or hydrate() look into it. Safe to use from several
-    threads at once. sha256: of its bytes, in hex.
+    threads at once. sha256: of its bytes, in hex. whole: it has every directory that its members are in.
     """
 
-    def __init__(self, spool: Spool, sha256: str, limits: ArchiveLimits = DEFAULT_LIMITS) -> None:
+    def __init__(
+        self, spool: Spool, sha256: str, limits: ArchiveLimits = DEFAULT_LIMITS, *, whole: bool = True
+    ) -> None:
         self._spool = spool
         self._limits = limits
+        self._whole = whole
         self.sha256 = sha256
 
     def __repr__(self) -> str:
@@ -190,7 +205,7 @@ class Archive:
 
     @cached_property
     def _members(self) -> tuple[Member, ...]:
-        return tuple(scan(self._spool, self._limits, canonical=True))
+        return tuple(scan(self._spool, self._limits, canonical=True, whole=self._whole))
 
     def members(self) -> tuple[Member, ...]:
         """Return the members in order, all of them checked: once. Raises DamagedArchive, UnsafeArchive."""
@@ -203,6 +218,18 @@ class Archive:
     def content(self, member: Member) -> Iterator[bytes]:
         """Yield a member's content as it is stored: of a sparse file its map and its pieces."""
         return _slice(self._spool, member)
+
+    def digest(self, member: Member) -> bytes:
+        """Return a hash of a file's content, the same whichever of its zeros are holes."""
+        digest = hashlib.blake2b(digest_size=32)
+        for start, piece in self._stored(member):
+            for at in range(0, len(piece), _HASHED):
+                block = piece[at : at + _HASHED]
+                if block.strip(b"\0"):
+                    digest.update(b"%d:" % (start + at))
+                    digest.update(block)
+        digest.update(b"%d" % (member.size if member.real_size < 0 else member.real_size))
+        return digest.digest()
 
     def open(self) -> BinaryIO:
         """Return a new reader of the archive's bytes, at their beginning."""

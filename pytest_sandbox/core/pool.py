@@ -140,12 +140,13 @@ class SandboxPool:
         self._open.add(sandbox)
         async with AsyncExitStack() as undo:
             undo.push_async_callback(self._discard, sandbox)
-            if settings.isolation is not Isolation.CONTAINER:
-                if key not in self._pristine:
-                    self._pristine[key] = await sandbox.snapshot("pristine")
-                self._remember_beginning(sandbox, baseline or self._pristine[key])
-            if baseline is not None:
+            if key not in self._pristine:
+                self._pristine[key] = await sandbox.snapshot("pristine")
+            if baseline is None:
+                sandbox.begin_at(self._pristine[key])
+            else:
                 await sandbox.restore(baseline)
+            self._remember_beginning(sandbox, baseline or self._pristine[key])
             undo.pop_all()
         return sandbox
 

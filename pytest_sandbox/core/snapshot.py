@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -13,12 +13,14 @@ from weakref import WeakKeyDictionary, finalize
 
 from ..agent.client import AgentFailure, Channel
 from ..agent.wire import BodyReader, BodyWriter, Kind, to_wire
-from ..errors import ProtocolError
+from ..changes import Changes
+from ..errors import NothingToCompareWith, ProtocolError
 from .archive import Archive, Entry
+from .comparison import compared
 from .session import SessionBase
 from .sources import in_thread
 from .tar import BLOCK, CHUNK
-from .transfer import archive_chunks, file_errors, hydrate_tree, persist_tree, read_range
+from .transfer import archive_chunks, changed_tree, file_errors, hydrate_tree, persist_tree, read_range
 
 _RANGE = Struct("<QQ")
 SCRATCH = b"/tmp"
@@ -61,11 +63,13 @@ class _Indexes:
 
 
 class SnapshotOperations(SessionBase):
-    """persist, hydrate, snapshot, restore and reset.
+    """persist, hydrate, snapshot, restore, changes and reset.
 
     In all of them mounts below the workspace stay as they are, and so does what the settings call ephemeral when a
     workspace is taken out.
     """
+
+    _beginning: Snapshot | None = None  # what changes() compares with
 
     async def persist(self) -> Archive:
         """Return the workspace as an archive, byte for byte the same for the same workspace.
@@ -101,13 +105,41 @@ class SnapshotOperations(SessionBase):
         Raises UnsafeArchive or DamagedArchive for a snapshot of another sandbox that tells lies; NoSpaceInSandbox.
         """
         await self._forget_unused()
+        await self._bring_to(snapshot, paranoid=paranoid)
+        self._beginning = snapshot
+
+    async def changes(self, since: Snapshot | None = None, *, paranoid: bool = False) -> Changes:
+        """Say what differs between a snapshot and the workspace as it is now.
+
+        since: by default what the sandbox was last brought to by restore() or reset(); in a test that is its baseline.
+        Changes is what snapshot() would tell: nothing of sockets, FIFOs, devices, mounts, and ephemeral paths. Times by
+        themselves are no change. In a sandbox that has taken the snapshot or was brought to it, only what was touched
+        is read; paranoid reads all.
+        Raises NothingToCompareWith without a snapshot, if none is known; DamagedArchive, UnsafeArchive for archives of
+        a sandbox that tells lies.
+        """
+        since = since or self._beginning
+        if since is None:
+            raise NothingToCompareWith(self.name)
+        before, index = since.archive, self._indexes.of(since)
+        if index is not None and not paranoid:
+            changed = await changed_tree(self, self._root, before, index=index, left_out=self._ephemeral)
+            if changed is not None:
+                part, gone = changed
+                return await in_thread(lambda: compared(before, part, _names(before, gone)))
+        whole = await self.persist()
+        return await in_thread(lambda: compared(before, whole))
+
+    def begin_at(self, snapshot: Snapshot) -> None:
+        """Take the workspace, as it is, for the state that changes() compares with."""
+        self._beginning = snapshot
+
+    async def _bring_to(self, snapshot: Snapshot, *, paranoid: bool) -> None:
         index = self._indexes.of(snapshot)
         if index is not None and await self._repair(snapshot.archive, index, paranoid=paranoid):
             return
         archive = await _checked(snapshot.archive)
-        if not _has_root(
-            archive
-        ):  # one of others; what the root should be like is unknown, so it can't be compared with
+        if not _has_root(archive):  # of others; what the root should be like is unknown, so it can't be compared with
             await self._hydrate(archive)
             return
         index = self._indexes.new()
@@ -200,6 +232,14 @@ async def _checked(source: Archive | Path | bytes | BinaryIO) -> Archive:
         return await in_thread(lambda: Archive.read(source))
     await in_thread(source.members)
     return source
+
+
+def _names(archive: Archive, numbers: Sequence[int]) -> frozenset[bytes]:
+    """The names of members by their numbers, which the agent gives."""
+    members = archive.members()
+    if any(number >= len(members) for number in numbers):
+        raise ProtocolError("CHANGES names a member that the archive does not have")
+    return frozenset(members[number].name for number in numbers)
 
 
 def _has_root(archive: Archive) -> bool:

@@ -41,6 +41,16 @@ class Spool:
         assert self._file is not None
         self._file.write(chunk)
 
+    def cut(self, size: int) -> bytes:
+        """Take off what follows the first bytes, and return it."""
+        rest = self.read_at(size, self.size - size)
+        if self._memory is not None:
+            del self._memory[size:]
+        if self._file is not None:
+            self._file.truncate(size)
+        self.size = size
+        return rest
+
     def read_at(self, offset: int, length: int) -> bytes:
         """Return length bytes from offset on, fewer only at the end."""
         if self._memory is not None:

@@ -348,11 +348,12 @@ def sparse_extents(window: Window, member: Member) -> tuple[list[tuple[int, int]
     return extents, mapped
 
 
-def scan(spool: Spool, limits: ArchiveLimits, *, canonical: bool) -> list[Member]:
+def scan(spool: Spool, limits: ArchiveLimits, *, canonical: bool, whole: bool = True) -> list[Member]:
     """Read and check every member, and return them in canonical order.
 
     canonical: the archive claims the form described at the top; else it is ustar, pax or GNU from anywhere, in any
-    order, and gets the directories that it left out. Raises DamagedArchive and UnsafeArchive.
+    order, and gets the directories that it left out. whole: one in canonical form has none left out.
+    Raises DamagedArchive and UnsafeArchive.
     """
     reading = _Scan(Window(spool), limits, canonical=canonical)
     try:
@@ -360,7 +361,7 @@ def scan(spool: Spool, limits: ArchiveLimits, *, canonical: bool) -> list[Member
     except ValueError as error:
         raise DamagedArchive(str(error), reading.offset) from None
     _check_end(reading.window, reading.offset, canonical=canonical)
-    implied = check_tree(members, limits, canonical=canonical)
+    implied = check_tree(members, limits, canonical=canonical, whole=whole)
     return members if canonical else arranged([*members, *implied])
 
 
@@ -531,7 +532,9 @@ def _check_end(window: Window, offset: int, *, canonical: bool) -> None:
         offset += len(rest)
 
 
-def check_tree(members: Sequence[Member], limits: ArchiveLimits, *, canonical: bool) -> list[Member]:
+def check_tree(
+    members: Sequence[Member], limits: ArchiveLimits, *, canonical: bool, whole: bool = True
+) -> list[Member]:
     """Check that every name is there once, parents are directories, and hard links name files that came before.
 
     Returns the directories that no member stands for; in an archive in the canonical form there is none.
@@ -551,7 +554,7 @@ def check_tree(members: Sequence[Member], limits: ArchiveLimits, *, canonical: b
                 raise DamagedArchive(f"member {from_wire(name)!r} is out of order")
             previous = order
             parent = name.rpartition(b"/")[0]
-            if parent and kinds.get(parent) is not _DIRECTORY:
+            if parent and kinds.get(parent, None if whole else _DIRECTORY) is not _DIRECTORY:
                 raise UnsafeArchive(from_wire(name), "is not in a directory of the archive")
         kinds[name] = kind
     return [] if canonical else _implied(kinds, limits)

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from pathlib import PurePosixPath
+from struct import Struct
 
 from ..agent.client import AgentFailure, Channel
 from ..agent.wire import BodyReader, BodyWriter, Kind, from_wire
-from ..errors import UsageError, file_error
+from ..errors import FileOperationError, ProtocolError, UsageError, file_error
 from .archive import Archive, ArchiveSink
 from .session import SessionBase
 from .sources import in_thread
-from .tar import CHUNK
+from .tar import BLOCK, CHUNK
+
+_NUMBER = Struct("<I")
 
 
 @contextmanager
@@ -70,18 +73,46 @@ async def send_all(channel: Channel, chunks: AsyncGenerator[bytes, None]) -> int
 
 async def persist_tree(session: SessionBase, root: bytes, *, index: int = 0, left_out: Sequence[bytes] = ()) -> Archive:
     """Fetch a directory of the sandbox as an archive, not yet checked; the agent keeps an index unless that is 0."""
+    sink = ArchiveSink()
+    await _fetch(session, Kind.PERSIST, root, index, left_out, sink)
+    return sink.finish()
+
+
+async def changed_tree(
+    session: SessionBase, root: bytes, before: Archive, *, index: int, left_out: Sequence[bytes] = ()
+) -> tuple[Archive, list[int]] | None:
+    """Fetch what may differ from an index, as an archive, and the numbers of those members of `before` that are gone.
+
+    None: the agent has no such index any more.
+    """
+    sink = ArchiveSink()
+    try:
+        size = await _fetch(session, Kind.CHANGES, root, index, left_out, sink)
+    except FileOperationError as error:
+        if error.operation != "index":
+            raise
+        return None
+    archive, gone = sink.finish_part(size, before.size // BLOCK * _NUMBER.size)
+    if len(gone) % _NUMBER.size:
+        raise ProtocolError("CHANGES ended in the middle of a number")
+    return archive, [number for (number,) in _NUMBER.iter_unpack(gone)]
+
+
+async def _fetch(
+    session: SessionBase, kind: Kind, root: bytes, index: int, left_out: Sequence[bytes], sink: ArchiveSink
+) -> int:
+    """Let the sink have what a PERSIST or a CHANGES gives; return the first number of its result."""
     body = BodyWriter().str(root).u32(index).u32(len(left_out))
     for pattern in left_out:
         body.str(pattern)
-    sink = ArchiveSink()
     with file_errors(root):
-        async with session.channel(Kind.PERSIST, body.bytes()) as channel:
+        async with session.channel(kind, body.bytes()) as channel:
             while chunk := await channel.receive():
                 sink.write(chunk)
             result = BodyReader(await channel.result())
-    result.u64(), result.u64()  # members and skipped ones: nobody asks yet
+    first, _ = result.u64(), result.u64()  # the other is how many were skipped: nobody asks yet
     result.done()
-    return sink.finish()
+    return first
 
 
 async def hydrate_tree(

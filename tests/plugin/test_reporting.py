@@ -180,3 +180,61 @@ def test_junit_files_name_the_class_of_failure(suite_both_ways: RunSuite, pytest
         "test_infrastructure": ["infrastructure"],
         "test_usage": ["usage"],
     }
+
+
+def test_a_failing_comparison_of_changes_is_explained(suite: RunSuite) -> None:
+    result = suite(
+        """
+        from pytest_sandbox import Changes
+
+        def test_set(sandbox):
+            sandbox.write_text("a", "1\\n")
+            assert sandbox.changes().added == {"b"}
+
+        def test_whole(sandbox):
+            sandbox.write_text("a", "1\\n")
+            assert sandbox.changes() == Changes()
+        """
+    )
+
+    result.stdout.fnmatch_lines(
+        [
+            "E * assert {'a'} == {'b'}",
+            "E * not expected: added a",
+            "E * expected, but not so: b",
+            "E * --- /dev/null",
+            "E * +++ b/a",
+            "E * +1",
+            "E * assert Changes(added={'a'}) == Changes()",
+            "E * not expected: added a",
+        ]
+    )
+
+
+@pytest.mark.parametrize("isolation", ["workspace", "container", "none"])
+def test_changes_are_by_default_those_of_the_test(suite: RunSuite, isolation: str) -> None:
+    result = suite(
+        f"""
+        import pytest
+        from pytest_sandbox import Baseline, Changes
+
+        pytestmark = pytest.mark.sandbox(isolation="{isolation}")
+
+        @pytest.fixture(scope="module")
+        def sandbox_baseline():
+            return Baseline(files={{"a": "1", "b": "1"}})
+
+        def test_first(sandbox):
+            assert sandbox.changes() == Changes()
+            sandbox.write_text("c", "2")
+            assert sandbox.changes() == Changes(added={{"c"}})
+
+        def test_second(sandbox_factory):
+            sandbox = sandbox_factory()
+            before = sandbox.changes().added
+            sandbox.write_text("d", "2")
+            assert sandbox.changes().added == before | {{"d"}}
+        """
+    )
+
+    result.assert_outcomes(passed=2)

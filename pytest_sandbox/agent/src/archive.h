@@ -5,6 +5,7 @@
 #include "wire.h"
 
 _Noreturn void persist(struct reader *body);
+_Noreturn void changes(struct reader *body);
 _Noreturn void hydrate(struct reader *body);
 _Noreturn void restore(struct reader *body);
 

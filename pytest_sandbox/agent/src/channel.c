@@ -727,15 +727,17 @@ static void open_worker(uint32_t id, enum kind kind, uint32_t window, struct rea
 {
     struct pipes p;
     bool takes = kind == KIND_WRITE || kind == KIND_HYDRATE || kind == KIND_RESTORE;
-    bool gives = kind == KIND_READ || kind == KIND_LIST || kind == KIND_PERSIST || kind == KIND_RESTORE;
+    bool gives = kind == KIND_READ || kind == KIND_LIST || kind == KIND_PERSIST || kind == KIND_RESTORE ||
+                 kind == KIND_CHANGES;
+    bool uses_index = kind == KIND_RESTORE || kind == KIND_CHANGES;
     uint32_t index = 0;
     int index_fd = -1;
-    if (kind == KIND_PERSIST || kind == KIND_HYDRATE || kind == KIND_RESTORE) {
+    if (kind == KIND_PERSIST || kind == KIND_HYDRATE || uses_index) {
         struct reader r = *body;
         (void)take_slice(&r); /* the root */
         index = take_u32(&r);
-        int *kept = kind == KIND_RESTORE && index ? index_slot(index) : NULL;
-        if (kind == KIND_RESTORE && !kept) {
+        int *kept = uses_index && index ? index_slot(index) : NULL;
+        if (uses_index && !kept) {
             refuse_channel(id, ENOENT, "index", "");
             return;
         }
@@ -769,13 +771,13 @@ static void open_worker(uint32_t id, enum kind kind, uint32_t window, struct rea
     p.in[0] = p.out[1] = p.link[1] = -1;
     if (pid < 0) {
         close_pipes(&p);
-        if (kind != KIND_RESTORE && index_fd >= 0)
+        if (!uses_index && index_fd >= 0)
             close(index_fd);
         refuse_channel(id, error, "fork", "");
         return;
     }
     struct channel *c = add_channel(id, kind, window, pid, &p);
-    if (kind != KIND_RESTORE) {
+    if (!uses_index) {
         c->index = index;
         c->index_fd = index_fd;
     }
@@ -934,7 +936,7 @@ static void take_open(uint32_t id, struct reader *r)
         return;
     case KIND_READ: case KIND_WRITE: case KIND_STAT: case KIND_LIST: case KIND_MKDIR: case KIND_REMOVE:
     case KIND_RENAME: case KIND_COPY: case KIND_CHMOD: case KIND_CHOWN: case KIND_SYMLINK: case KIND_LINK:
-    case KIND_PERSIST: case KIND_HYDRATE: case KIND_RESTORE:
+    case KIND_PERSIST: case KIND_HYDRATE: case KIND_RESTORE: case KIND_CHANGES:
         open_worker(id, kind, window, r);
         return;
     default:

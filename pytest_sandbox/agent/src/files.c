@@ -740,6 +740,7 @@ _Noreturn void work(enum kind kind, struct reader *body)
     case KIND_PERSIST: persist(body); break;
     case KIND_HYDRATE: hydrate(body); break;
     case KIND_RESTORE: restore(body); break;
+    case KIND_CHANGES: changes(body); break;
     default: break;
     }
     fail(ENOSYS, "open", "kind");

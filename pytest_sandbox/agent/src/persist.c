@@ -1,4 +1,4 @@
-/* A tree out as a tar stream, and its index. */
+/* A tree out as a tar stream, and its index; or of it what differs from an index. */
 #include "archive.h"
 
 #include <errno.h>
@@ -33,6 +33,9 @@ struct archive {
     struct names names;
     struct index index;
     bool indexed;
+    struct index since; /* of CHANGES: what is as it says is passed over */
+    uint8_t *found;     /* of each of its entries: whether it is still there */
+    size_t next;        /* of them; the walk goes in the same order */
     char **left_out;
     uint32_t left_out_count;
     uint64_t members, skipped;
@@ -319,14 +322,8 @@ static void put_link(struct archive *a, int directory, const char *name, const c
     note(a, path, f, start, 0, racy);
 }
 
-static void put_entry(struct archive *a, struct walk *w)
+static void put_by_kind(struct archive *a, struct walk *w)
 {
-    if (w->leaving)
-        return;
-    if (w->facts.mount || is_left_out(a, w->path, w->name)) {
-        walk_skip(w);
-        return;
-    }
     switch (w->facts.mode & S_IFMT) {
     case S_IFREG:
         put_file(a, w->directory, w->name, w->path);
@@ -340,38 +337,104 @@ static void put_entry(struct archive *a, struct walk *w)
     default:
         a->skipped++;
     }
+}
+
+/* The entry that stands for a path in the index that the tree is compared with, or a null pointer. */
+static struct index_entry *entry_before(struct archive *a, const char *path)
+{
+    struct index_entry *entries = a->since.entries;
+    int order = 1;
+    while (a->next < a->since.count && (order = compare_paths(index_path(&a->since, &entries[a->next]), path)) < 0)
+        a->next++;
+    return order ? NULL : &entries[a->next];
+}
+
+static void put_entry(struct archive *a, struct walk *w)
+{
+    if (w->leaving)
+        return;
+    if (w->facts.mount || is_left_out(a, w->path, w->name)) {
+        walk_skip(w);
+        return;
+    }
+    struct index_entry *before = entry_before(a, w->path);
+    bool unchanged = before && index_matches(before, &w->facts);
+    uint64_t members = a->members;
+    if (!unchanged)
+        put_by_kind(a, w);
+    if (before)
+        a->found[a->next] = unchanged || a->members > members;
     if (a->buffer.used >= CHUNK)
         flush(a);
 }
 
-_Noreturn void persist(struct reader *body)
+static void put_tree(struct archive *a, const char *root)
 {
-    struct archive a = {0};
-    char *root = take_string(body);
-    a.indexed = take_u32(body) != 0;
-    a.left_out = take_strings(body, &a.left_out_count);
-    if (!taken_whole(body))
-        fail(EBADMSG, "open", "PERSIST body");
     int directory = open_root(root);
     struct facts f;
     struct walk w;
     if (directory < 0 || facts_at(directory, "", &f))
         fail(errno, "open", root);
-    put_directory(&a, directory, "", "", &f);
+    struct index_entry *before = entry_before(a, "");
+    if (!before || !index_matches(before, &f))
+        put_directory(a, directory, "", "", &f);
+    if (before)
+        a->found[a->next] = 1;
     if (walk_begin(&w, directory))
         fail(errno, "readdir", root);
     int more;
     while ((more = walk_next(&w)) > 0)
-        put_entry(&a, &w);
+        put_entry(a, &w);
     if (more < 0)
         fail(errno, "readdir", root);
     static const uint8_t end[2 * BLOCK];
-    put_bytes(&a.buffer, end, sizeof end);
-    flush(&a);
+    put_bytes(&a->buffer, end, sizeof end);
+    flush(a);
+}
+
+static char *take_body(struct archive *a, struct reader *body, uint32_t *index)
+{
+    char *root = take_string(body);
+    *index = take_u32(body);
+    a->left_out = take_strings(body, &a->left_out_count);
+    if (!taken_whole(body))
+        fail(EBADMSG, "open", "PERSIST or CHANGES body");
+    return root;
+}
+
+_Noreturn void persist(struct reader *body)
+{
+    struct archive a = {0};
+    uint32_t index;
+    char *root = take_body(&a, body, &index);
+    a.indexed = index != 0;
+    put_tree(&a, root);
     if (a.indexed && !index_save(&a.index, WORKER_INDEX))
         fail(errno, "write", "index");
     struct writer result = {0};
     put_u64(&result, a.members);
+    put_u64(&result, a.skipped);
+    succeed(&result);
+}
+
+_Noreturn void changes(struct reader *body)
+{
+    struct archive a = {0};
+    uint32_t index;
+    char *root = take_body(&a, body, &index);
+    if (!index_load(&a.since, WORKER_INDEX))
+        fail(EBADF, "index", root);
+    a.found = calloc(a.since.count, 1);
+    if (!a.found)
+        fail(ENOMEM, "calloc", root);
+    put_tree(&a, root);
+    uint64_t archive = a.offset;
+    for (size_t i = 0; i < a.since.count; i++)
+        if (!a.found[i])
+            put_u32(&a.buffer, (uint32_t)i);
+    flush(&a);
+    struct writer result = {0};
+    put_u64(&result, archive);
     put_u64(&result, a.skipped);
     succeed(&result);
 }

@@ -13,6 +13,7 @@ from pytest_sandbox.agent.wire import BodyWriter, FrameType
 from pytest_sandbox.core.archive import Archive, Entry
 from pytest_sandbox.core.sandbox import SandboxCore
 from pytest_sandbox.core.snapshot import Snapshot
+from pytest_sandbox.core.tar import Member, MemberKind, encode_header
 from pytest_sandbox.engines.base import Started
 from pytest_sandbox.errors import DamagedArchive, ProtocolError, UnsafeArchive
 from pytest_sandbox.models import Container, SandboxSettings
@@ -20,6 +21,7 @@ from tests.support.subprocess_engine import SubprocessEngine
 from tests.unit.agent.test_client import Peer, play
 
 Operation = Callable[[SandboxCore], Awaitable[object]]
+END = bytes(1024)  # of an archive
 SNAPSHOT = Snapshot("one file", Archive.build([Entry("."), Entry("f", content=b"x")]))
 
 
@@ -55,6 +57,11 @@ async def looking(core: SandboxCore) -> None:
 async def restoring(core: SandboxCore) -> None:
     core._indexes.remember(SNAPSHOT, 1)
     await core.restore(SNAPSHOT)
+
+
+async def comparing(core: SandboxCore) -> None:
+    core._indexes.remember(SNAPSHOT, 1)
+    await core.changes(SNAPSHOT)
 
 
 async def persisting(core: SandboxCore) -> None:
@@ -114,11 +121,36 @@ def ranges(*pairs: tuple[int, int]) -> bytes:
         (restoring, ranges(*[(0, 0)] * 100), bytes(32)),
         (restoring, ranges((0, 512))[:-1], bytes(32)),
         (restoring, b"", bytes(31)),
+        (comparing, END + b"\1\0\0", total(1024) + total(0)),
+        (comparing, END + b"\2\0\0\0", total(1024) + total(0)),
+        (comparing, END, total(1024)),
     ],
 )
 def test_an_answer_that_can_not_be_is_a_protocol_error(operation: Operation, output: bytes, result: bytes) -> None:
     with pytest.raises(ProtocolError):
         answered(operation, output, result)
+
+
+LINK_TO_NOTHING = encode_header(Member(b"h", MemberKind.HARD_LINK, 0o644, link=b"gone"))
+TWICE = encode_header(Member(b"f", MemberKind.FILE, 0o644)) * 2
+
+
+@pytest.mark.parametrize(
+    ("output", "size"),
+    [
+        (END, 1025),
+        (END + bytes(4 * 10), 1024),
+        (b"", 0),
+        (b"no tar" * 100, 600),
+        (LINK_TO_NOTHING + END, 1536),
+        (TWICE + END, 2048),
+        (encode_header(Member(b"../f", MemberKind.FILE, 0o644)) + END, 1536),
+        (END, 2**64 - 1),
+    ],
+)
+def test_what_a_taken_over_agent_says_has_changed_is_checked(output: bytes, size: int) -> None:
+    with pytest.raises((DamagedArchive, UnsafeArchive)):
+        answered(comparing, output, total(size) + total(0))
 
 
 @pytest.mark.parametrize("output", [b"", b"no tar" * 100, bytes(512)])
