@@ -223,6 +223,7 @@ class Sandbox:
     restore = blocking(SandboxCore.restore)
     changes = blocking(SandboxCore.changes)
     reset = blocking(SandboxCore.reset)
+    fork = blocking(presented(SandboxCore.fork, lambda core: Sandbox(core)))
 
     # Its life
     running = blocking(SandboxCore.running)

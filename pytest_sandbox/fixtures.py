@@ -17,6 +17,7 @@ from .workers import pool_of
 if TYPE_CHECKING:
     from .baseline import Baseline, PreparedBaseline
     from .core.pool import SandboxPool
+    from .core.snapshot import Snapshot
     from .faces import Sandbox
     from .models import SandboxSettings
 
@@ -36,13 +37,18 @@ class SandboxFactory:
         self._baseline = baseline
         self._ended = ended
 
-    def __call__(self, **overrides: object) -> Sandbox:
-        """Return a sandbox; the keywords are those of the marker, and win over it. Raises InvalidSetting."""
+    def __call__(self, *, from_: Snapshot | None = None, **overrides: object) -> Sandbox:
+        """Return a sandbox; the keywords are those of the marker, and win over it. Raises InvalidSetting.
+
+        from_: a snapshot to begin with instead of the baseline, of whichever sandbox.
+        """
         from .faces import Sandbox
         from .loop import run
 
         settings = settings_table.overridden(self._settings, overrides, "sandbox_factory")
-        snapshot = self._baseline.snapshot(settings) if self._baseline is not None else None
+        snapshot = from_
+        if snapshot is None and self._baseline is not None:
+            snapshot = self._baseline.snapshot(settings)
         core = run(self._pool.lease(settings, snapshot))
         self._ended.callback(lambda: run(self._pool.release(core)))
         return Sandbox(core)
