@@ -9,6 +9,9 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from .async_faces import AsyncProcess as AsyncProcess
+    from .async_faces import AsyncSandbox as AsyncSandbox
+    from .async_fixtures import AsyncSandboxFactory as AsyncSandboxFactory
     from .baseline import Baseline as Baseline
     from .changes import Change as Change
     from .changes import ChangeKind as ChangeKind
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
     from .errors import UsageError as UsageError
     from .faces import Process as Process
     from .faces import Sandbox as Sandbox
+    from .fixtures import SandboxFactory as SandboxFactory
     from .models import ExecResult as ExecResult
     from .models import FileKind as FileKind
     from .models import FileStat as FileStat
@@ -46,6 +50,8 @@ if TYPE_CHECKING:
     from .models import SandboxSettings as SandboxSettings
 
 _HOME = {
+    ".async_faces": ("AsyncProcess", "AsyncSandbox"),
+    ".async_fixtures": ("AsyncSandboxFactory",),
     ".baseline": ("Baseline",),
     ".changes": ("Change", "ChangeKind", "Changes"),
     ".core.archive": ("Archive",),
@@ -71,6 +77,7 @@ _HOME = {
         "UsageError",
     ),
     ".faces": ("Process", "Sandbox"),
+    ".fixtures": ("SandboxFactory",),
     ".models": (
         "ExecResult",
         "FileKind",

@@ -17,7 +17,6 @@ from .workers import pool_of
 if TYPE_CHECKING:
     from .baseline import Baseline, PreparedBaseline
     from .core.pool import SandboxPool
-    from .core.snapshot import Snapshot
     from .faces import Sandbox
     from .models import SandboxSettings
 
@@ -37,18 +36,13 @@ class SandboxFactory:
         self._baseline = baseline
         self._ended = ended
 
-    def __call__(self, *, from_: Snapshot | None = None, **overrides: object) -> Sandbox:
-        """Return a sandbox; the keywords are those of the marker, and win over it. Raises InvalidSetting.
-
-        from_: a snapshot to begin with instead of the baseline, of whichever sandbox.
-        """
+    def __call__(self, **overrides: object) -> Sandbox:
+        """Return a sandbox; the keywords are those of the marker, and win over it. Raises InvalidSetting."""
         from .faces import Sandbox
         from .loop import run
 
         settings = settings_table.overridden(self._settings, overrides, "sandbox_factory")
-        snapshot = from_
-        if snapshot is None and self._baseline is not None:
-            snapshot = self._baseline.snapshot(settings)
+        snapshot = self._baseline.snapshot(settings) if self._baseline is not None else None
         core = run(self._pool.lease(settings, snapshot))
         self._ended.callback(lambda: run(self._pool.release(core)))
         return Sandbox(core)
