@@ -9,9 +9,6 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .async_faces import AsyncProcess as AsyncProcess
-    from .async_faces import AsyncSandbox as AsyncSandbox
-    from .async_fixtures import AsyncSandboxFactory as AsyncSandboxFactory
     from .baseline import Baseline as Baseline
     from .changes import Change as Change
     from .changes import ChangeKind as ChangeKind
@@ -35,10 +32,14 @@ if TYPE_CHECKING:
     from .errors import SandboxError as SandboxError
     from .errors import SandboxLost as SandboxLost
     from .errors import SandboxStartFailed as SandboxStartFailed
+    from .errors import TerminalEnded as TerminalEnded
+    from .errors import TerminalTimeout as TerminalTimeout
     from .errors import UsageError as UsageError
     from .faces import Process as Process
     from .faces import Sandbox as Sandbox
-    from .fixtures import SandboxFactory as SandboxFactory
+    from .faces import Terminal as Terminal
+    from .models import EOF as EOF
+    from .models import Collected as Collected
     from .models import ExecResult as ExecResult
     from .models import FileKind as FileKind
     from .models import FileStat as FileStat
@@ -48,10 +49,9 @@ if TYPE_CHECKING:
     from .models import PullPolicy as PullPolicy
     from .models import ResourceUsage as ResourceUsage
     from .models import SandboxSettings as SandboxSettings
+    from .models import TerminalMatch as TerminalMatch
 
 _HOME = {
-    ".async_faces": ("AsyncProcess", "AsyncSandbox"),
-    ".async_fixtures": ("AsyncSandboxFactory",),
     ".baseline": ("Baseline",),
     ".changes": ("Change", "ChangeKind", "Changes"),
     ".core.archive": ("Archive",),
@@ -74,11 +74,14 @@ _HOME = {
         "SandboxError",
         "SandboxLost",
         "SandboxStartFailed",
+        "TerminalEnded",
+        "TerminalTimeout",
         "UsageError",
     ),
-    ".faces": ("Process", "Sandbox"),
-    ".fixtures": ("SandboxFactory",),
+    ".faces": ("Process", "Sandbox", "Terminal"),
     ".models": (
+        "EOF",
+        "Collected",
         "ExecResult",
         "FileKind",
         "FileStat",
@@ -88,6 +91,7 @@ _HOME = {
         "PullPolicy",
         "ResourceUsage",
         "SandboxSettings",
+        "TerminalMatch",
     ),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}

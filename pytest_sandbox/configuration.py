@@ -40,6 +40,7 @@ class SandboxSettings:
     memory: bytes. cpus: cores, fractions allowed. pids: processes and threads.
     network: empty for none (loopback only), else the name of an engine network, `bridge` for the default one.
     timeout: seconds a command may take unless the call says otherwise, None for no limit.
+    terminals: open at once; beyond it an older one is closed.
     """
 
     image: str = "python:3.13-slim"
@@ -54,6 +55,7 @@ class SandboxSettings:
     timeout: float | None = 300.0
     ephemeral: Sequence[str] = ()
     isolation: Isolation = Isolation.WORKSPACE
+    terminals: int = 64
 
     @property
     def container_key(self) -> tuple[object, ...]:

@@ -3,16 +3,19 @@
     SandboxError
     ├── CommandError                  the command failed
     │   ├── CommandFailed             exit code other than 0, with check=True
+    │   ├── TerminalEnded             a terminal's command is over, and what was awaited can't come any more
     │   ├── CommandLost               how it ended can't be known: something in the sandbox killed its supervisor
     │   └── CommandNotStarted         it never began, errno says why
     │       ├── CommandNotFound
     │       ├── CommandNotExecutable
     │       ├── ArgumentListTooLong
     │       ├── NoSuchUser
-    │       └── NoSuchDirectory
+    │       ├── NoSuchDirectory
+    │       └── TerminalNotAvailable  the container has no pseudo-terminal
     ├── LimitExceeded                 it hit a limit
     │   ├── CommandTimeout
     │   ├── ProcessStillRunning       wait(timeout=) of a process, which goes on
+    │   ├── TerminalTimeout           what a terminal was to show, or to take, in time
     │   └── OutputTruncated           check=True, and the output was cut by its cap
     ├── InfrastructureError           engine, image, disk or container failed; evidence attached
     │   ├── EngineError
@@ -32,6 +35,7 @@
     │   └── UnsafeArchive
     └── UsageError                    called wrongly
         ├── InvalidSetting
+        ├── UnknownKey
         ├── WorkspaceRootProtected
         ├── NothingToCompareWith
         └── SandboxClosed
@@ -193,12 +197,24 @@ class NoSuchDirectory(CommandNotStarted):
         return f"`{shown(self.command)}` did not start: cwd {self.subject!r}: {os.strerror(self.errno)}"
 
 
+class TerminalNotAvailable(CommandNotStarted):
+    """No pseudo-terminal could be had in the container."""
+
+    def __str__(self) -> str:
+        return (
+            f"`{shown(self.command)}` did not start: no terminal ({self.subject}: {os.strerror(self.errno)}); "
+            "the container needs /dev/pts, and there may be too many terminals already"
+        )
+
+
 def command_not_started(command: str | Sequence[str], errno: int, operation: str, subject: str) -> CommandNotStarted:
     """The error for a FAILURE frame that answered an EXEC."""
     if operation == "user":
         kind: type[CommandNotStarted] = NoSuchUser
     elif operation == "chdir":
         kind = NoSuchDirectory
+    elif operation == "pty":
+        kind = TerminalNotAvailable
     elif errno == errno_module.E2BIG:
         kind = ArgumentListTooLong
     elif operation == "execve" and errno in (errno_module.ENOENT, errno_module.ENOTDIR):
@@ -208,6 +224,29 @@ def command_not_started(command: str | Sequence[str], errno: int, operation: str
     else:
         kind = CommandNotStarted
     return kind(command, errno, operation, subject)
+
+
+class TerminalEnded(CommandError):
+    """A terminal's command has ended, so what was awaited of it can't come any more.
+
+    end: how it ended. awaited: what for. screen: in a frame; stream: the last that came.
+    """
+
+    def __init__(
+        self, command: str | Sequence[str], end: str, awaited: str, screen: str = "", stream: str = ""
+    ) -> None:
+        self.command, self.end, self.awaited, self.screen, self.stream = command, end, awaited, screen, stream
+        super().__init__(command, end, awaited, screen, stream)
+
+    def __str__(self) -> str:
+        return f"terminal `{shown(self.command)}` {self.end}, and could not {self.awaited}" + _seen(
+            self.screen, self.stream
+        )
+
+
+def _seen(screen: str, stream: str) -> str:
+    """What a terminal shows, for people to look at."""
+    return (f"\n{screen}" if screen else "") + tail(stream.encode(errors="replace"), "stream")
 
 
 # --- it hit a limit -------------------------------------------------------------------------------------------------
@@ -247,6 +286,24 @@ class ProcessStillRunning(LimitExceeded, TimeoutError):
 
     def __str__(self) -> str:
         return f"`{shown(self.command)}` is still running after {self.timeout:g} s; terminate() or kill() would end it"
+
+
+class TerminalTimeout(LimitExceeded, TimeoutError):
+    """A terminal did not show or take in time what it should. Its command goes on, and nothing of its output is lost.
+
+    awaited: what it was to do. screen: in a frame; stream: the last that came.
+    """
+
+    def __init__(
+        self, command: str | Sequence[str], timeout: float, awaited: str, screen: str = "", stream: str = ""
+    ) -> None:
+        self.command, self.timeout, self.awaited, self.screen, self.stream = command, timeout, awaited, screen, stream
+        super().__init__(command, timeout, awaited, screen, stream)
+
+    def __str__(self) -> str:
+        return f"terminal `{shown(self.command)}` did not {self.awaited} within {self.timeout:g} s" + _seen(
+            self.screen, self.stream
+        )
 
 
 class OutputTruncated(LimitExceeded):
@@ -517,6 +574,21 @@ class InvalidSetting(UsageError, ValueError):
 
     def __str__(self) -> str:
         return f"{self.source}: {self.value!r} is not valid; expected {self.expected}"
+
+
+class UnknownKey(UsageError, ValueError):
+    """press() was given the name of no key."""
+
+    def __init__(self, key: str, near: Sequence[str]) -> None:
+        self.key, self.near = key, tuple(near)
+        super().__init__(key, self.near)
+
+    def __str__(self) -> str:
+        meant = f"; did you mean {' or '.join(self.near)}?" if self.near else ""
+        return (
+            f"no key is called {self.key!r}{meant}; expected a character, or a name such as enter, up, f5, "
+            "alone or as in ctrl-c, alt-x, shift-tab"
+        )
 
 
 class WorkspaceRootProtected(UsageError):

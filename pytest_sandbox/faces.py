@@ -14,10 +14,12 @@ from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, overload
 
 from .core.processes import OutputReader, ProcessHandle
 from .core.sandbox import SandboxCore
+from .core.screen import Screen
+from .core.terminal import TerminalHandle
 from .engines.base import Engine
 from .errors import SandboxError
 from .loop import iterate, run
-from .models import Container, SandboxSettings
+from .models import Container, Output, SandboxSettings
 
 logger = logging.getLogger(__name__)
 
@@ -26,9 +28,6 @@ T = TypeVar("T")
 R = TypeVar("R")
 C = TypeVar("C")
 
-Operation = Callable[Concatenate[C, P], Coroutine[Any, Any, T]]
-OperationIterator = Callable[Concatenate[C, P], AsyncGenerator[T, None]]
-
 
 class blocking(Generic[C, P, T]):  # noqa: N801  # reads as the function that it is used as
     """A method of a face that runs a coroutine method of its core and waits for it.
@@ -36,14 +35,14 @@ class blocking(Generic[C, P, T]):  # noqa: N801  # reads as the function that it
     A descriptor over ParamSpec: type checkers and help() see the core's signature, without generated code.
     """
 
-    def __init__(self, operation: Operation[C, P, T]) -> None:
+    def __init__(self, operation: Callable[Concatenate[C, P], Coroutine[Any, Any, T]]) -> None:
         self._operation = operation
 
     @overload
-    def __get__(self, face: None, owner: type) -> Operation[C, P, T]: ...
+    def __get__(self, face: None, owner: type) -> Callable[Concatenate[C, P], Coroutine[Any, Any, T]]: ...
     @overload
     def __get__(self, face: object, owner: type) -> Callable[P, T]: ...
-    def __get__(self, face: Any, owner: type) -> Operation[C, P, T] | Callable[P, T]:
+    def __get__(self, face: Any, owner: type) -> Callable[Concatenate[C, P], Coroutine[Any, Any, T]] | Callable[P, T]:
         if face is None:
             return self._operation  # for help() and inspect: the core's own signature and docstring
         operation, core = self._operation, face._core
@@ -54,7 +53,7 @@ class blocking(Generic[C, P, T]):  # noqa: N801  # reads as the function that it
             try:
                 return run(operation(core, *args, **kwargs))
             except SandboxError as error:
-                trim(error)
+                _trim(error)
                 raise
 
         return call
@@ -63,14 +62,16 @@ class blocking(Generic[C, P, T]):  # noqa: N801  # reads as the function that it
 class blocking_iterator(Generic[C, P, T]):  # noqa: N801
     """The same for an async generator of the core; leaving the iteration early closes it."""
 
-    def __init__(self, operation: OperationIterator[C, P, T]) -> None:
+    def __init__(self, operation: Callable[Concatenate[C, P], AsyncGenerator[T, None]]) -> None:
         self._operation = operation
 
     @overload
-    def __get__(self, face: None, owner: type) -> OperationIterator[C, P, T]: ...
+    def __get__(self, face: None, owner: type) -> Callable[Concatenate[C, P], AsyncGenerator[T, None]]: ...
     @overload
     def __get__(self, face: object, owner: type) -> Callable[P, Iterator[T]]: ...
-    def __get__(self, face: Any, owner: type) -> OperationIterator[C, P, T] | Callable[P, Iterator[T]]:
+    def __get__(
+        self, face: Any, owner: type
+    ) -> Callable[Concatenate[C, P], AsyncGenerator[T, None]] | Callable[P, Iterator[T]]:
         if face is None:
             return self._operation
         operation, core = self._operation, face._core
@@ -81,13 +82,13 @@ class blocking_iterator(Generic[C, P, T]):  # noqa: N801
             try:
                 yield from iterate(operation(core, *args, **kwargs))
             except SandboxError as error:
-                trim(error)
+                _trim(error)
                 raise
 
         return call
 
 
-def trim(error: SandboxError) -> None:
+def _trim(error: SandboxError) -> None:
     """Take our own frames out: what a user can act upon is the line that called, and the message."""
     logger.debug("operation.failed error=%s", type(error).__name__, exc_info=error)
     error.__traceback__ = None
@@ -132,6 +133,11 @@ class Process:
     def __repr__(self) -> str:
         return f"<Process {self.pid} {self.command!r}>"
 
+    @property
+    def finished(self) -> bool:
+        """Whether it has ended; never waits."""
+        return self._core.finished
+
     write = blocking(ProcessHandle.write)
     close_stdin = blocking(ProcessHandle.close_stdin)
     send_signal = blocking(ProcessHandle.send_signal)
@@ -139,6 +145,63 @@ class Process:
     kill = blocking(ProcessHandle.kill)
     wait = blocking(ProcessHandle.wait)
     close = blocking(ProcessHandle.close)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class Terminal:
+    """A command on a terminal of its own, driven and looked at."""
+
+    def __init__(self, core: TerminalHandle) -> None:
+        self._core = core
+        self.command = core.command
+        self.pid = core.pid
+
+    def __repr__(self) -> str:
+        return f"<Terminal {self.pid} {self.command!r}>"
+
+    @property
+    def finished(self) -> bool:
+        """Whether its command has ended; never waits."""
+        return self._core.finished
+
+    @property
+    def screen(self) -> Screen:
+        """What it shows now; later output does not change it."""
+        return self._show()
+
+    @property
+    def output(self) -> Output:
+        """The last bytes exactly as they were written, as many as the buffer takes; `total_bytes` counts all."""
+        return self._output()
+
+    _show = blocking(TerminalHandle.screen)
+    _output = blocking(TerminalHandle.output)
+
+    send = blocking(TerminalHandle.send)
+    sendline = blocking(TerminalHandle.sendline)
+    press = blocking(TerminalHandle.press)
+    paste = blocking(TerminalHandle.paste)
+    expect = blocking(TerminalHandle.expect)
+    wait_for_screen = blocking(TerminalHandle.wait_for_screen)
+    read_until_idle = blocking(TerminalHandle.read_until_idle)
+    collect = blocking(TerminalHandle.collect)
+    lines = blocking_iterator(TerminalHandle.lines)
+    resize = blocking(TerminalHandle.resize)
+    send_signal = blocking(TerminalHandle.send_signal)
+    terminate = blocking(TerminalHandle.terminate)
+    kill = blocking(TerminalHandle.kill)
+    wait = blocking(TerminalHandle.wait)
+    close = blocking(TerminalHandle.close)
+
+    def __iter__(self) -> Iterator[str]:
+        return self.lines()
 
     def __enter__(self) -> Self:
         return self
@@ -163,9 +226,9 @@ class Sandbox:
         """
         __tracebackhide__ = True
         try:
-            return cls(run(new_core(settings or SandboxSettings(), engine)))
+            return cls(run(_create(settings or SandboxSettings(), engine)))
         except SandboxError as error:
-            trim(error)
+            _trim(error)
             raise
 
     def __repr__(self) -> str:
@@ -190,6 +253,8 @@ class Sandbox:
     # Processes
     exec = blocking(SandboxCore.exec)
     start = blocking(presented(SandboxCore.start, Process))
+    terminal = blocking(presented(SandboxCore.terminal, Terminal))
+    close_terminals = blocking(SandboxCore.close_terminals)
     sweep = blocking(SandboxCore.sweep)
 
     # Files
@@ -224,6 +289,7 @@ class Sandbox:
     restore = blocking(SandboxCore.restore)
     changes = blocking(SandboxCore.changes)
     reset = blocking(SandboxCore.reset)
+    fork = blocking(presented(SandboxCore.fork, lambda core: Sandbox(core)))
 
     # Its life
     running = blocking(SandboxCore.running)
@@ -238,7 +304,7 @@ class Sandbox:
         self.close()
 
 
-async def new_core(settings: SandboxSettings, engine: Engine | None) -> SandboxCore:
+async def _create(settings: SandboxSettings, engine: Engine | None) -> SandboxCore:
     if engine is None:
         # Here, not above: it brings the engine's client, and a pytest run that uses no sandbox must not pay for that.
         from .engines.discovery import find_engine

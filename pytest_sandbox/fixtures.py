@@ -17,11 +17,12 @@ from .workers import pool_of
 if TYPE_CHECKING:
     from .baseline import Baseline, PreparedBaseline
     from .core.pool import SandboxPool
-    from .faces import Sandbox
+    from .core.snapshot import Snapshot
+    from .faces import Sandbox, Terminal
     from .models import SandboxSettings
 
 NAMES = frozenset(
-    ("sandbox_factory", "sandbox", "class_sandbox", "module_sandbox", "package_sandbox", "session_sandbox")
+    ("sandbox_factory", "sandbox", "terminal", "class_sandbox", "module_sandbox", "package_sandbox", "session_sandbox")
 )  # a test that uses one of these needs an engine
 
 
@@ -36,13 +37,18 @@ class SandboxFactory:
         self._baseline = baseline
         self._ended = ended
 
-    def __call__(self, **overrides: object) -> Sandbox:
-        """Return a sandbox; the keywords are those of the marker, and win over it. Raises InvalidSetting."""
+    def __call__(self, *, from_: Snapshot | None = None, **overrides: object) -> Sandbox:
+        """Return a sandbox; the keywords are those of the marker, and win over it. Raises InvalidSetting.
+
+        from_: a snapshot to begin with instead of the baseline, of whichever sandbox.
+        """
         from .faces import Sandbox
         from .loop import run
 
         settings = settings_table.overridden(self._settings, overrides, "sandbox_factory")
-        snapshot = self._baseline.snapshot(settings) if self._baseline is not None else None
+        snapshot = from_
+        if snapshot is None and self._baseline is not None:
+            snapshot = self._baseline.snapshot(settings)
         core = run(self._pool.lease(settings, snapshot))
         self._ended.callback(lambda: run(self._pool.release(core)))
         return Sandbox(core)
@@ -107,6 +113,13 @@ def sandbox_factory(
 def sandbox(sandbox_factory: Callable[[], Sandbox]) -> Sandbox:
     """A sandbox of this test's own: the workspace at the baseline, /tmp empty, no process of an earlier test."""
     return sandbox_factory()
+
+
+@pytest.fixture
+def terminal(sandbox: Sandbox) -> Iterator[Terminal]:
+    """A shell on a terminal in the test's sandbox; it ends with the test."""
+    with sandbox.terminal() as shell:
+        yield shell
 
 
 @pytest.fixture(scope="class")

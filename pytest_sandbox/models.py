@@ -5,6 +5,7 @@ It imports nothing of ours but the settings, which stand in configuration.py bec
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import PurePosixPath
@@ -93,6 +94,43 @@ class ProcessExit:
     @property
     def ok(self) -> bool:
         return self.exit_code == 0
+
+
+class Eof(Enum):
+    """Stands for the end of a terminal's command, as something to expect."""
+
+    EOF = "end of the command"
+
+
+EOF = Eof.EOF
+
+
+@dataclass(frozen=True, slots=True)
+class TerminalMatch:
+    """What a terminal was expected to show, and did.
+
+    index, pattern: which of the alternatives. text: what matched; empty for EOF. before: what came since the last
+    match. after: what has come behind it, and is still to be matched. match: of a regular expression, for its groups.
+    """
+
+    index: int
+    pattern: str | re.Pattern[str] | Eof
+    before: str
+    text: str
+    after: str
+    match: re.Match[str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """Output of a terminal, cut to a budget if there was one.
+
+    text: without control sequences; head and tail around a marker if truncated. tokens: of all that came, 4 bytes each.
+    """
+
+    text: str
+    tokens: int
+    truncated: bool
 
 
 class FileKind(Enum):

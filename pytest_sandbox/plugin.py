@@ -13,14 +13,6 @@ import pytest
 
 from . import reporting, workers
 from . import settings as settings_table
-from .async_fixtures import (
-    async_class_sandbox,
-    async_module_sandbox,
-    async_package_sandbox,
-    async_sandbox,
-    async_sandbox_factory,
-    async_session_sandbox,
-)
 from .errors import InvalidSetting, SandboxError
 from .fixtures import (
     NAMES,
@@ -34,16 +26,11 @@ from .fixtures import (
     sandbox_pool,
     sandbox_settings,
     session_sandbox,
+    terminal,
 )
 
 __all__ = [
     "_prepared_baseline",
-    "async_class_sandbox",
-    "async_module_sandbox",
-    "async_package_sandbox",
-    "async_sandbox",
-    "async_sandbox_factory",
-    "async_session_sandbox",
     "class_sandbox",
     "module_sandbox",
     "package_sandbox",
@@ -53,6 +40,7 @@ __all__ = [
     "sandbox_pool",
     "sandbox_settings",
     "session_sandbox",
+    "terminal",
 ]
 
 

@@ -212,6 +212,7 @@ TABLE = (
         one_of(Isolation),
         "What a test finds: a restored workspace, a new container, or whatever the last test left.",
     ),
+    Setting("terminals", COUNT, "Terminals of a sandbox; beyond it an older one is closed for each new one."),
     Setting("ephemeral", PATTERNS, "Paths in the workspace that snapshots leave out."),
     Setting("environment", VARIABLES, "Environment variables of commands, added to the image's."),
 )

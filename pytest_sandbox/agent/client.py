@@ -87,7 +87,7 @@ class ExitReport:
     peak: int
 
 
-class _Bell:
+class Bell:
     """Wakes all that wait for a change; they look for themselves what it was.
 
     A future for each waiter: a future that two coroutines awaited would be cancelled with either of them.
@@ -136,7 +136,7 @@ class Channel:
         self._window = window
         self._inbound = (_Inbound(window), _Inbound(window))
         self._discarded = False
-        self._bell = _Bell()
+        self._bell = Bell()
         self._result: bytes | None = None
         self._failure: AgentFailure | None = None
         self._send_credit = 0
@@ -159,6 +159,16 @@ class Channel:
             self._sent += size
             view = view[size:]
         return not self._takes_no_input
+
+    def send_if_room(self, chunk: bytes) -> bool:
+        """Send all of a small chunk now, or nothing: for what must not wait."""
+        if self._takes_no_input or len(chunk) > min(self._send_credit, MAX_DATA):
+            return False
+        if chunk:
+            self._client.post(FrameType.DATA, self._number, b"\0", chunk)
+            self._send_credit -= len(chunk)
+            self._sent += len(chunk)
+        return True
 
     async def send_eof(self) -> None:
         """End the input; a second time is the first."""
@@ -188,6 +198,10 @@ class Channel:
         chunk = bytes(buffer)
         buffer.clear()
         return chunk
+
+    def waiting(self, stream: int) -> bool:
+        """Whether something has come that nobody has taken."""
+        return bool(self._inbound[stream].buffer)
 
     def total(self, stream: int) -> int | None:
         """How many bytes the command wrote in all, capped or not; None before the stream's EOF."""
@@ -288,6 +302,11 @@ class Channel:
                 await self._client.written()
             else:
                 return
+
+    @property
+    def finished(self) -> bool:
+        """Whether the command or operation itself is over, one way or the other; of a command something may be left."""
+        return self.exit_report is not None or self._operation_ended or self._client.lost is not None
 
     @property
     def _operation_ended(self) -> bool:
@@ -396,10 +415,10 @@ class AgentClient:
         self._last_number = 0
         self._outbound: list[bytes] = []
         self._outbound_bytes = 0
-        self._outbound_bell = _Bell()  # rung for the writer when there is work, for senders when there is room
+        self._outbound_bell = Bell()  # rung for the writer when there is work, for senders when there is room
         self._nonce = os.urandom(NONCE_BYTES)
         self._hello: AgentHello | None = None
-        self._hello_bell = _Bell()
+        self._hello_bell = Bell()
         self._tasks: tuple[asyncio.Task[None], ...] = ()
 
     @property

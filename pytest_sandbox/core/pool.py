@@ -66,7 +66,16 @@ class SandboxPool:
         return await self._start(settings, baseline)
 
     async def release(self, sandbox: SandboxCore) -> None:
-        """Take a sandbox back: kill its processes and keep it warm, or close it if nobody could use it any more."""
+        """Take a sandbox back: kill its processes and keep it warm, or close it if nobody could use it any more.
+
+        The sandboxes that were forked from it go first, in the same way.
+        """
+        try:
+            await sandbox.end_forks()
+        finally:
+            await self._take_back(sandbox)
+
+    async def _take_back(self, sandbox: SandboxCore) -> None:
         isolation = sandbox.settings.isolation
         if isolation is Isolation.CONTAINER:
             await self._discard(sandbox)
@@ -138,6 +147,7 @@ class SandboxPool:
             self._unusable[key] = error
             raise
         self._open.add(sandbox)
+        sandbox.home = self
         async with AsyncExitStack() as undo:
             undo.push_async_callback(self._discard, sandbox)
             if key not in self._pristine:

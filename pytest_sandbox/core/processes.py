@@ -90,7 +90,7 @@ class ProcessOperations(SessionBase):
         )
         # The window is the whole output limit: nothing has to be consumed while the command runs, and what an agent
         # sends beyond the limit breaks the protocol.
-        with _command_errors(command):
+        with command_errors(command):
             async with self.channel(Kind.EXEC, body, window=window) as channel:
                 try:
                     async with asyncio.timeout(limit) as clock:
@@ -129,7 +129,7 @@ class ProcessOperations(SessionBase):
         """
         flags = STDIN_PIPED | MERGE_STDERR * merge_stderr | REPLACE_ENVIRONMENT * replace_env
         body = self._exec_body(command, flags=flags, cwd=cwd, env=env, user=user, cap=UNLIMITED)
-        with _command_errors(command):
+        with command_errors(command):
             async with self.losing():
                 channel = await self._client.open(Kind.EXEC, body)
         return ProcessHandle(self, command, channel)
@@ -142,7 +142,7 @@ class ProcessOperations(SessionBase):
 
     def _exec_body(
         self,
-        command: str | Sequence[str],
+        command: str | Sequence[str] | None,
         *,
         flags: int,
         cwd: str | None,
@@ -150,8 +150,9 @@ class ProcessOperations(SessionBase):
         user: str | int | None,
         cap: int,
     ) -> bytes:
-        arguments = ["/bin/sh", "-c", command] if isinstance(command, str) else command
-        if not arguments:
+        """The body of an EXEC; no command stands for the user's shell, which only terminals have."""
+        arguments = ["/bin/sh", "-c", command] if isinstance(command, str) else command or []
+        if command is not None and not arguments:
             raise ValueError("an empty command")
         inherited = {} if flags & REPLACE_ENVIRONMENT else self.settings.environment
         environment = [_assignment(name, value) for name, value in {**inherited, **(env or {})}.items()]
@@ -165,30 +166,23 @@ class ProcessOperations(SessionBase):
         body.str(_without_nul(self.default_user if user is None else str(user), "user"))
         encoded = body.u64(cap).u64(cap).bytes()
         if len(encoded) + OPEN_OVERHEAD > MAX_OPEN:  # no kernel would take it either
-            raise command_not_started(command, errno.E2BIG, "execve", str(arguments[0]))
+            raise command_not_started(command or "shell", errno.E2BIG, "execve", arguments[0] if arguments else "")
         return encoded
 
 
-class ProcessHandle:
-    """A command that start() began."""
+class RunningCommand:
+    """A command that is accompanied: a process of start(), or a terminal's."""
 
     def __init__(self, session: SessionBase, command: str | Sequence[str], channel: Channel) -> None:
         self.command = command
         self.pid = channel.pid  # in the sandbox
-        self.stdout = OutputReader(session, channel, 0)
-        self.stderr = OutputReader(session, channel, 1)
         self._session = session
         self._channel = channel
 
-    async def write(self, content: bytes) -> None:
-        """Write to its standard input, as fast as it reads. Raises BrokenPipeError once nothing reads it any more."""
-        async with self._session.losing():
-            if not await self._channel.send(content):
-                raise BrokenPipeError(errno.EPIPE, "nothing reads the standard input of", str(self.command))
-
-    async def close_stdin(self) -> None:
-        """End its standard input. Idempotent."""
-        await self._channel.send_eof()
+    @property
+    def finished(self) -> bool:
+        """Whether it has ended, or its sandbox has; never waits."""
+        return self._channel.finished
 
     async def send_signal(self, signal: int | str, *, tree: bool = False) -> None:
         """Send a signal, by number or by name (`"SIGHUP"`, `"HUP"`), to the process or to all of its tree."""
@@ -196,7 +190,10 @@ class ProcessHandle:
         await self._channel.request(Request.SIGNAL, body.bytes())
 
     async def terminate(self, grace: float = DEFAULT_GRACE) -> None:
-        """Send SIGTERM to its whole tree, SIGKILL after the grace (seconds) to what is left; wait until all is gone."""
+        """Send SIGTERM to its whole tree, SIGKILL after the grace (seconds) to what is left; wait until all is gone.
+
+        A terminal sends SIGHUP before that, as when its window is closed: an interactive shell ignores SIGTERM.
+        """
         async with self._session.losing():
             await self._channel.terminate(grace)
 
@@ -205,12 +202,12 @@ class ProcessHandle:
         await self.terminate(grace=0)
 
     async def wait(self, timeout: float | None = None) -> ProcessExit:
-        """Wait for its end; the output it has not yet been relieved of can be read afterwards.
+        """Wait for its end; output that nobody has read yet can be read afterwards.
 
-        A process that writes more than a mebibyte which nobody reads never ends, as on any full pipe.
+        A process of start() that writes more than a mebibyte which nobody reads never ends, as on any full pipe.
         Raises ProcessStillRunning after `timeout` seconds, CommandLost.
         """
-        with _command_errors(self.command):
+        with command_errors(self.command):
             async with self._session.losing():
                 try:
                     async with asyncio.timeout(timeout):
@@ -237,6 +234,25 @@ class ProcessHandle:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self.close()
+
+
+class ProcessHandle(RunningCommand):
+    """A command that start() began."""
+
+    def __init__(self, session: SessionBase, command: str | Sequence[str], channel: Channel) -> None:
+        super().__init__(session, command, channel)
+        self.stdout = OutputReader(session, channel, 0)
+        self.stderr = OutputReader(session, channel, 1)
+
+    async def write(self, content: bytes) -> None:
+        """Write to its standard input, as fast as it reads. Raises BrokenPipeError once nothing reads it any more."""
+        async with self._session.losing():
+            if not await self._channel.send(content):
+                raise BrokenPipeError(errno.EPIPE, "nothing reads the standard input of", str(self.command))
+
+    async def close_stdin(self) -> None:
+        """End its standard input. Idempotent."""
+        await self._channel.send_eof()
 
 
 class OutputReader:
@@ -331,7 +347,7 @@ def _usage(report: ExitReport) -> ResourceUsage:
 
 
 @contextlib.contextmanager
-def _command_errors(command: str | Sequence[str]) -> Iterator[None]:
+def command_errors(command: str | Sequence[str]) -> Iterator[None]:
     try:
         yield
     except AgentFailure as failure:

@@ -1,4 +1,4 @@
-"""A session from its making to its end; what it does in between is in processes, files and snapshot."""
+"""A session from its making to its end; what it does in between is in processes, terminal, files and snapshot."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ import itertools
 import logging
 import os
 from contextlib import AsyncExitStack
+from functools import cached_property
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 from ..agent.client import AgentClient, AgentFailure, ConnectionLost
 from ..agent.wire import BodyWriter, Kind, to_wire
 from ..engines.base import Engine
-from ..errors import InvalidSetting, SandboxError, SandboxStartFailed
+from ..errors import InvalidSetting, SandboxClosed, SandboxError, SandboxStartFailed
 from ..models import Container, SandboxSettings
 from .files import FileOperations
-from .processes import ProcessOperations
-from .snapshot import SnapshotOperations
+from .snapshot import Snapshot, SnapshotOperations
+from .terminal import TerminalOperations
 
 logger = logging.getLogger(__name__)
 
@@ -43,8 +44,25 @@ if hasattr(os, "register_at_fork"):  # not on Windows
     os.register_at_fork(after_in_child=_process_id.cache_clear)  # a child's names are its own
 
 
-class SandboxCore(ProcessOperations, FileOperations, SnapshotOperations):
-    """One sandbox. Everything here runs in the owner loop; faces.py has what tests see."""
+class Home(Protocol):
+    """Where a sandbox came from, and its forks come from and go back to; what SandboxPool offers."""
+
+    async def lease(self, settings: SandboxSettings, baseline: Snapshot | None = None) -> SandboxCore: ...
+
+    async def release(self, sandbox: SandboxCore) -> None: ...
+
+
+class SandboxCore(TerminalOperations, FileOperations, SnapshotOperations):
+    """One sandbox. Everything here runs in the owner loop; faces.py has what tests see.
+
+    home: of one that came from a pool, that pool.
+    """
+
+    home: Home | None = None
+
+    @cached_property
+    def _forks(self) -> list[SandboxCore]:
+        return []
 
     @classmethod
     async def create(cls, engine: Engine, settings: SandboxSettings, name: str | None = None) -> Self:
@@ -88,6 +106,37 @@ class SandboxCore(ProcessOperations, FileOperations, SnapshotOperations):
         # Shielded: a caller that is cancelled must not keep another one, or the next, from a complete end.
         await asyncio.shield(self._closing)
 
+    async def fork(self) -> SandboxCore:
+        """Return another sandbox of equal settings, its workspace as it is here now; each then goes its own way.
+
+        Only the workspace is the same: processes, /tmp and the rest of the file system are those of a new sandbox. It
+        ends when it is closed, or with this one: with the test, if that came from a fixture. Several can be made at
+        once.
+        Raises what create() and restore() raise.
+        """
+        snapshot = await self.snapshot("fork")
+        if self.home is not None:
+            fork = await self.home.lease(self.settings, snapshot)
+        else:
+            async with AsyncExitStack() as undo:
+                fork = await type(self).create(self._engine, self.settings)
+                undo.push_async_callback(fork.close)
+                await fork.restore(snapshot)
+                undo.pop_all()
+        self._forks.append(fork)
+        if self._closing is not None:  # meanwhile; whoever closed it did not know of this fork
+            await self.end_forks()
+            raise SandboxClosed(self.name)
+        return fork
+
+    async def end_forks(self) -> None:
+        """Give back or close what was forked from here. All are tried; the first error is raised."""
+        forks, self._forks = self._forks, []
+        ends = (self.home.release(fork) if self.home is not None else fork.close() for fork in forks)
+        for outcome in await asyncio.gather(*ends, return_exceptions=True):
+            if isinstance(outcome, BaseException):
+                raise outcome
+
     async def running(self) -> bool:
         """Ask the engine whether the container runs now."""
         return await self._engine.alive(self.container)
@@ -102,9 +151,12 @@ class SandboxCore(ProcessOperations, FileOperations, SnapshotOperations):
 
     async def _close(self) -> None:
         try:
-            await self._client.close()
+            await self.end_forks()
         finally:
-            await self._engine.remove(self.container)
+            try:
+                await self._client.close()
+            finally:
+                await self._engine.remove(self.container)
 
     async def _make_workspace(self) -> None:
         workspace = to_wire(self.settings.workspace)

@@ -553,9 +553,11 @@ def test_waiting_can_be_bounded_and_goes_on_later(sandbox: Sandbox) -> None:
     with sandbox.start("read line; exit 6") as process:
         with pytest.raises(ProcessStillRunning, match="still running"):
             process.wait(timeout=0.05)
+        assert not process.finished
         process.write(b"\n")
 
         end = process.wait(timeout=20)
+        assert process.finished
 
     assert (end.exit_code, end.stdout_bytes, end.survivors) == (6, 0, False)
 

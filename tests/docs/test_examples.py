@@ -50,7 +50,7 @@ def test_examples_run(page: Path, pytester: pytest.Pytester, monkeypatch: pytest
         if conftest is not None:
             (folder / "conftest.py").write_text(conftest, encoding="utf-8")
             conftest = None
-        tests += len(re.findall(r"^(?:async )?def test_", source, re.MULTILINE))
+        tests += len(re.findall(r"^def test_", source, re.MULTILINE))
 
     result = pytester.runpytest_subprocess("--import-mode=importlib", "--strict-markers", timeout=300)
 
@@ -79,7 +79,7 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("face", [faces.Sandbox, faces.Process, faces.ProcessOutput])
+@pytest.mark.parametrize("face", [faces.Sandbox, faces.Process, faces.ProcessOutput, faces.Terminal])
 def test_the_reference_names_every_operation(face: type) -> None:
     reference = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
 
@@ -98,10 +98,10 @@ def test_the_reference_names_every_error() -> None:
     assert missing == []
 
 
-def test_the_reference_names_every_parameter_of_exec_and_start() -> None:
+def test_the_reference_names_every_parameter_of_what_runs_commands() -> None:
     reference = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
 
-    for operation in ("exec", "start"):
+    for operation in ("exec", "start", "terminal"):
         [shown] = re.findall(rf"^\| `{operation}\(([^`]*)\)`", reference, re.MULTILINE)
         signature = inspect.signature(getattr(SandboxCore, operation))
         assert [name for name in shown.split(", ") if name != "*"] == list(signature.parameters)[1:]

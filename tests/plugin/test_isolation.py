@@ -226,3 +226,32 @@ def test_unittest_classes_can_ask_for_a_sandbox(suite: RunSuite) -> None:
     )
 
     result.assert_outcomes(passed=1)
+
+
+def test_forks_and_sandboxes_from_a_snapshot_end_with_the_test(suite_both_ways: RunSuite) -> None:
+    result = suite_both_ways(
+        """
+        def test_fork(sandbox):
+            sandbox.write_text("a", "1")
+            fork = sandbox.fork()
+            fork.write_text("a", "2")
+
+            assert sandbox.read_text("a") == "1"
+            assert fork.changes().modified == {"a"}
+
+        def test_from(sandbox, sandbox_factory):
+            assert not sandbox.exists("a")
+            sandbox.write_text("a", "1")
+            prepared = sandbox.snapshot()
+            left, right = sandbox_factory(from_=prepared), sandbox_factory(from_=prepared, memory="128m")
+            left.write_text("b", "")
+
+            assert right.read_text("a") == "1"
+            assert left.changes().added == {"b"}
+
+        def test_nothing_is_left(sandbox, sandbox_factory):
+            assert sandbox.list_dir() == sandbox_factory().list_dir() == []
+        """
+    )
+
+    result.assert_outcomes(passed=3)

@@ -41,6 +41,7 @@ MEBIBYTE = 1024**2
         ("timeout", "2.5", 2.5),
         ("timeout", "none", None),
         ("timeout", None, None),
+        ("terminals", "8", 8),
         ("isolation", "container", Isolation.CONTAINER),
         ("ephemeral", ["*.pyc", "build/out"], ("*.pyc", "build/out")),
         ("environment", ["A=b=c", "EMPTY="], {"A": "b=c", "EMPTY": ""}),
