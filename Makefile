@@ -15,7 +15,7 @@ help:
 	@echo "make demo    run the examples in containers"
 	@echo "make test    run the test suite, then its engine-less part on the agent built with sanitizers"
 	@echo "make check   lint, and fuzz for a minute"
-	@echo "make lint    ruff, mypy --strict, import-linter"
+	@echo "make lint    ruff, mypy --strict, pyright, import-linter"
 	@echo "make fuzz    the agent's readers of frames and archives; SECONDS=1800 for half an hour each"
 	@echo "make bench   run the benchmarks, docker-py's own figures beside ours"
 	@echo "make agent   build the agent for every architecture"
@@ -36,6 +36,7 @@ lint: setup
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/basedpyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
 
 fuzz: setup

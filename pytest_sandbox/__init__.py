@@ -9,6 +9,10 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from .async_faces import AsyncProcess as AsyncProcess
+    from .async_faces import AsyncSandbox as AsyncSandbox
+    from .async_faces import AsyncTerminal as AsyncTerminal
+    from .async_fixtures import AsyncSandboxFactory as AsyncSandboxFactory
     from .baseline import Baseline as Baseline
     from .changes import Change as Change
     from .changes import ChangeKind as ChangeKind
@@ -38,6 +42,7 @@ if TYPE_CHECKING:
     from .faces import Process as Process
     from .faces import Sandbox as Sandbox
     from .faces import Terminal as Terminal
+    from .fixtures import SandboxFactory as SandboxFactory
     from .models import EOF as EOF
     from .models import Collected as Collected
     from .models import ExecResult as ExecResult
@@ -52,6 +57,8 @@ if TYPE_CHECKING:
     from .models import TerminalMatch as TerminalMatch
 
 _HOME = {
+    ".async_faces": ("AsyncProcess", "AsyncSandbox", "AsyncTerminal"),
+    ".async_fixtures": ("AsyncSandboxFactory",),
     ".baseline": ("Baseline",),
     ".changes": ("Change", "ChangeKind", "Changes"),
     ".core.archive": ("Archive",),
@@ -79,6 +86,7 @@ _HOME = {
         "UsageError",
     ),
     ".faces": ("Process", "Sandbox", "Terminal"),
+    ".fixtures": ("SandboxFactory",),
     ".models": (
         "EOF",
         "Collected",

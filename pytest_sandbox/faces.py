@@ -28,6 +28,9 @@ T = TypeVar("T")
 R = TypeVar("R")
 C = TypeVar("C")
 
+Operation = Callable[Concatenate[C, P], Coroutine[Any, Any, T]]
+OperationIterator = Callable[Concatenate[C, P], AsyncGenerator[T, None]]
+
 
 class blocking(Generic[C, P, T]):  # noqa: N801  # reads as the function that it is used as
     """A method of a face that runs a coroutine method of its core and waits for it.
@@ -35,14 +38,14 @@ class blocking(Generic[C, P, T]):  # noqa: N801  # reads as the function that it
     A descriptor over ParamSpec: type checkers and help() see the core's signature, without generated code.
     """
 
-    def __init__(self, operation: Callable[Concatenate[C, P], Coroutine[Any, Any, T]]) -> None:
+    def __init__(self, operation: Operation[C, P, T]) -> None:
         self._operation = operation
 
     @overload
-    def __get__(self, face: None, owner: type) -> Callable[Concatenate[C, P], Coroutine[Any, Any, T]]: ...
+    def __get__(self, face: None, owner: type) -> Operation[C, P, T]: ...
     @overload
     def __get__(self, face: object, owner: type) -> Callable[P, T]: ...
-    def __get__(self, face: Any, owner: type) -> Callable[Concatenate[C, P], Coroutine[Any, Any, T]] | Callable[P, T]:
+    def __get__(self, face: Any, owner: type) -> Operation[C, P, T] | Callable[P, T]:
         if face is None:
             return self._operation  # for help() and inspect: the core's own signature and docstring
         operation, core = self._operation, face._core
@@ -53,7 +56,7 @@ class blocking(Generic[C, P, T]):  # noqa: N801  # reads as the function that it
             try:
                 return run(operation(core, *args, **kwargs))
             except SandboxError as error:
-                _trim(error)
+                trim(error)
                 raise
 
         return call
@@ -62,16 +65,14 @@ class blocking(Generic[C, P, T]):  # noqa: N801  # reads as the function that it
 class blocking_iterator(Generic[C, P, T]):  # noqa: N801
     """The same for an async generator of the core; leaving the iteration early closes it."""
 
-    def __init__(self, operation: Callable[Concatenate[C, P], AsyncGenerator[T, None]]) -> None:
+    def __init__(self, operation: OperationIterator[C, P, T]) -> None:
         self._operation = operation
 
     @overload
-    def __get__(self, face: None, owner: type) -> Callable[Concatenate[C, P], AsyncGenerator[T, None]]: ...
+    def __get__(self, face: None, owner: type) -> OperationIterator[C, P, T]: ...
     @overload
     def __get__(self, face: object, owner: type) -> Callable[P, Iterator[T]]: ...
-    def __get__(
-        self, face: Any, owner: type
-    ) -> Callable[Concatenate[C, P], AsyncGenerator[T, None]] | Callable[P, Iterator[T]]:
+    def __get__(self, face: Any, owner: type) -> OperationIterator[C, P, T] | Callable[P, Iterator[T]]:
         if face is None:
             return self._operation
         operation, core = self._operation, face._core
@@ -82,13 +83,13 @@ class blocking_iterator(Generic[C, P, T]):  # noqa: N801
             try:
                 yield from iterate(operation(core, *args, **kwargs))
             except SandboxError as error:
-                _trim(error)
+                trim(error)
                 raise
 
         return call
 
 
-def _trim(error: SandboxError) -> None:
+def trim(error: SandboxError) -> None:
     """Take our own frames out: what a user can act upon is the line that called, and the message."""
     logger.debug("operation.failed error=%s", type(error).__name__, exc_info=error)
     error.__traceback__ = None
@@ -226,9 +227,9 @@ class Sandbox:
         """
         __tracebackhide__ = True
         try:
-            return cls(run(_create(settings or SandboxSettings(), engine)))
+            return cls(run(new_core(settings or SandboxSettings(), engine)))
         except SandboxError as error:
-            _trim(error)
+            trim(error)
             raise
 
     def __repr__(self) -> str:
@@ -304,7 +305,7 @@ class Sandbox:
         self.close()
 
 
-async def _create(settings: SandboxSettings, engine: Engine | None) -> SandboxCore:
+async def new_core(settings: SandboxSettings, engine: Engine | None) -> SandboxCore:
     if engine is None:
         # Here, not above: it brings the engine's client, and a pytest run that uses no sandbox must not pay for that.
         from .engines.discovery import find_engine

@@ -11,7 +11,7 @@ import atexit
 import logging
 import os
 import threading
-from collections.abc import AsyncGenerator, Coroutine, Iterator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
 from typing import Any, Generic, TypeVar
 
 logger = logging.getLogger(__name__)
@@ -88,6 +88,14 @@ class OwnerLoop:
             raise RuntimeError("a blocking call from inside the owner loop would wait for itself; await the coroutine")
         return _Call(self._loop, coroutine).result()
 
+    def call_soon(self, callback: Callable[[], object]) -> None:
+        """Call it in the loop, from any thread; what is handed over first is called first."""
+        self._loop.call_soon_threadsafe(callback)
+
+    def create_task(self, coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Only from inside the loop."""
+        return self._loop.create_task(coroutine)
+
     @property
     def is_current_thread(self) -> bool:
         return threading.current_thread() is self._thread
@@ -129,7 +137,61 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
     return owner().run(coroutine)
 
 
+async def cross(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Await, in whatever loop, a coroutine of the core that runs in the owner loop.
+
+    A cancellation cancels it there, waits for its clean-up, and then goes on its way.
+    """
+    there = owner()
+    if there.is_current_thread:
+        return await coroutine
+    here = asyncio.get_running_loop()
+    ended = asyncio.Event()
+    task: asyncio.Task[T] | None = None
+
+    def begin() -> None:
+        nonlocal task
+        task = there.create_task(coroutine)
+        task.add_done_callback(lambda _: _tell(here, ended))
+
+    def cancel() -> None:
+        assert task is not None  # begin() was there first
+        task.cancel()
+
+    there.call_soon(begin)
+    cancelled: asyncio.CancelledError | None = None
+    while not ended.is_set():
+        try:
+            await ended.wait()
+        except asyncio.CancelledError as error:
+            # A second one does not shorten the clean-up either: it is bounded where it is done.
+            cancelled = error
+            there.call_soon(cancel)
+    assert task is not None
+    if cancelled is None:
+        return task.result()
+    if not task.cancelled():
+        task.exception()  # looked at, or asyncio would complain that nobody did
+    raise cancelled
+
+
+def _tell(loop: asyncio.AbstractEventLoop, ended: asyncio.Event) -> None:
+    try:
+        loop.call_soon_threadsafe(ended.set)
+    except RuntimeError:
+        pass  # the loop was closed under the one who waited
+
+
 _END = object()
+
+
+async def cross_iterate(generator: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
+    """Iterate, in whatever loop, over an async generator of the core; leaving the iteration early closes it."""
+    try:
+        while (item := await cross(_next(generator))) is not _END:
+            yield item  # type: ignore[misc]  # only _END is not a T
+    finally:
+        await cross(generator.aclose())
 
 
 def iterate(generator: AsyncGenerator[T, None]) -> Iterator[T]:

@@ -13,6 +13,14 @@ import pytest
 
 from . import reporting, workers
 from . import settings as settings_table
+from .async_fixtures import (
+    async_class_sandbox,
+    async_module_sandbox,
+    async_package_sandbox,
+    async_sandbox,
+    async_sandbox_factory,
+    async_session_sandbox,
+)
 from .errors import InvalidSetting, SandboxError
 from .fixtures import (
     NAMES,
@@ -31,6 +39,12 @@ from .fixtures import (
 
 __all__ = [
     "_prepared_baseline",
+    "async_class_sandbox",
+    "async_module_sandbox",
+    "async_package_sandbox",
+    "async_sandbox",
+    "async_sandbox_factory",
+    "async_session_sandbox",
     "class_sandbox",
     "module_sandbox",
     "package_sandbox",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import tempfile
 import threading
 import weakref
@@ -24,9 +25,23 @@ class Spool:
         self._file: BinaryIO | None = None
         self._lock = threading.Lock()  # the file has one position, and several sandboxes may restore from one archive
 
+    @classmethod
+    def of_file(cls, file: BinaryIO) -> Spool:
+        """Take what is in a file, which stays open for as long as the spool lives, and a lock on it held."""
+        spool = cls()
+        spool.size = file.seek(0, io.SEEK_END)
+        file.seek(0)
+        spool._memory = bytearray(file.read()) if spool.size <= IN_MEMORY else None
+        spool._keep(file)
+        return spool
+
     @property
     def in_memory(self) -> bool:
-        return self._file is None
+        return self._memory is not None
+
+    def _keep(self, file: BinaryIO) -> None:
+        self._file = file
+        weakref.finalize(self, file.close)
 
     def append(self, chunk: bytes) -> None:
         self.size += len(chunk)
@@ -35,8 +50,7 @@ class Spool:
             if self.size <= IN_MEMORY:
                 return
             # Has no name, so nothing is left when this process is killed.
-            self._file = tempfile.TemporaryFile(prefix="pytest-sandbox-")  # noqa: SIM115 - closed by the finalizer
-            weakref.finalize(self, self._file.close)
+            self._keep(tempfile.TemporaryFile(prefix="pytest-sandbox-"))  # noqa: SIM115 - closed by the finalizer
             chunk, self._memory = bytes(self._memory), None
         assert self._file is not None
         self._file.write(chunk)

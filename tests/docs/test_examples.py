@@ -50,7 +50,7 @@ def test_examples_run(page: Path, pytester: pytest.Pytester, monkeypatch: pytest
         if conftest is not None:
             (folder / "conftest.py").write_text(conftest, encoding="utf-8")
             conftest = None
-        tests += len(re.findall(r"^def test_", source, re.MULTILINE))
+        tests += len(re.findall(r"^(?:async )?def test_", source, re.MULTILINE))
 
     result = pytester.runpytest_subprocess("--import-mode=importlib", "--strict-markers", timeout=300)
 

@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 import pytest_sandbox
+from pytest_sandbox.async_faces import AsyncProcess, AsyncProcessOutput, AsyncSandbox, AsyncTerminal
 from pytest_sandbox.core.sandbox import SandboxCore
 from pytest_sandbox.errors import SandboxClosed, SandboxError
-from pytest_sandbox.faces import Sandbox, blocking, blocking_iterator
+from pytest_sandbox.faces import Process, ProcessOutput, Sandbox, Terminal, blocking, blocking_iterator
 
 
 class Core:
@@ -92,6 +93,29 @@ def test_every_operation_of_the_core_is_on_the_face() -> None:
     }
 
     assert operations - {"create", "end_forks"} <= set(vars(Sandbox))
+
+
+ONLY_BLOCKING = {"__enter__", "__exit__", "__iter__"}
+ONLY_AWAITED = {"__aenter__", "__aexit__", "__aiter__"}
+
+
+@pytest.mark.parametrize(
+    ("face", "other"),
+    [
+        (Sandbox, AsyncSandbox),
+        (Process, AsyncProcess),
+        (ProcessOutput, AsyncProcessOutput),
+        (Terminal, AsyncTerminal),
+    ],
+)
+def test_both_faces_have_the_same_members_with_the_same_signatures(face: type, other: type) -> None:
+    members = {name: getattr(face, name) for name in vars(face) if name not in ONLY_BLOCKING}
+    awaited = {name: getattr(other, name) for name in vars(other) if name not in ONLY_AWAITED}
+
+    assert members.keys() == awaited.keys()
+    for name, member in members.items():
+        if callable(member) and not name.startswith("__"):
+            assert inspect.signature(member) == inspect.signature(awaited[name]), name
 
 
 def test_the_public_names_are_those_that_type_checkers_see() -> None:
