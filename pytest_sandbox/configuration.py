@@ -22,7 +22,8 @@ class PullPolicy(Enum):
 class Isolation(Enum):
     """What a test finds.
 
-    WORKSPACE: the container may have served an earlier test; its processes are gone, workspace and /tmp are restored.
+    WORKSPACE: the container may have served an earlier test; its processes are gone, workspace and /tmp are restored,
+    and nothing else was changed: after a test that did, the next one gets another container.
     CONTAINER: a new container for each test. NONE: nothing is restored between tests.
     """
 
@@ -41,6 +42,7 @@ class SandboxSettings:
     network: empty for none (loopback only), else the name of an engine network, `bridge` for the default one.
     timeout: seconds a command may take unless the call says otherwise, None for no limit.
     terminals: open at once; beyond it an older one is closed.
+    tolerated: paths and patterns outside of the workspace whose change does not make a container unfit for more tests.
     """
 
     image: str = "python:3.13-slim"
@@ -54,6 +56,7 @@ class SandboxSettings:
     pids: int = 2048
     timeout: float | None = 300.0
     ephemeral: Sequence[str] = ()
+    tolerated: Sequence[str] = ("__pycache__",)  # Python writes one beside whatever it imports first
     isolation: Isolation = Isolation.WORKSPACE
     terminals: int = 64
 
@@ -68,4 +71,9 @@ class SandboxSettings:
 
 @dataclass(frozen=True)
 class RunSettings:
-    """What holds for a whole run, whatever the sandboxes in it are made from."""
+    """What holds for a whole run, whatever the sandboxes in it are made from.
+
+    pool: sandboxes kept ready for each kind that tests use up.
+    """
+
+    pool: int = 1

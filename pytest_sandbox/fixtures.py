@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from . import reporting
 from . import settings as settings_table
 from .workers import pool_of
 
 if TYPE_CHECKING:
     from .baseline import Baseline, PreparedBaseline
     from .core.pool import SandboxPool
+    from .core.sandbox import SandboxCore
     from .core.snapshot import Snapshot
     from .faces import Sandbox, Terminal
     from .models import SandboxSettings
@@ -30,11 +32,15 @@ class SandboxFactory:
     """Makes any number of sandboxes, each at the baseline and on its own; all end with the fixture's scope."""
 
     def __init__(
-        self, settings: SandboxSettings, pool: SandboxPool, baseline: PreparedBaseline | None, ended: ExitStack
+        self,
+        settings: SandboxSettings,
+        baseline: PreparedBaseline,
+        release: Callable[[SandboxCore], None],
+        ended: ExitStack,
     ) -> None:
         self._settings = settings
-        self._pool = pool
         self._baseline = baseline
+        self._release = release
         self._ended = ended
 
     def __call__(self, *, from_: Snapshot | None = None, **overrides: object) -> Sandbox:
@@ -43,14 +49,10 @@ class SandboxFactory:
         from_: a snapshot to begin with instead of the baseline, of whichever sandbox.
         """
         from .faces import Sandbox
-        from .loop import run
 
         settings = settings_table.overridden(self._settings, overrides, "sandbox_factory")
-        snapshot = from_
-        if snapshot is None and self._baseline is not None:
-            snapshot = self._baseline.snapshot(settings)
-        core = run(self._pool.lease(settings, snapshot))
-        self._ended.callback(lambda: run(self._pool.release(core)))
+        core = self._baseline.lease(settings, instead=from_)
+        self._ended.callback(self._release, core)
         return Sandbox(core)
 
 
@@ -59,8 +61,16 @@ def _factory(
     request: pytest.FixtureRequest, settings: SandboxSettings, pool: SandboxPool, baseline: PreparedBaseline | None
 ) -> Iterator[SandboxFactory]:
     """Make a factory for the scope of the requesting fixture, with the markers that hold there."""
+    from .baseline import PreparedBaseline
+    from .loop import run
+
+    def release(core: SandboxCore) -> None:
+        if changes := run(pool.release(core)):
+            reporting.record_outside(request.node, changes)
+
     with ExitStack() as ended:
-        yield SandboxFactory(settings_table.marked(settings, request.node), pool, baseline, ended)
+        marked = settings_table.marked(settings, request.node)
+        yield SandboxFactory(marked, baseline or PreparedBaseline(None, pool), release, ended)
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,8 @@ from .configuration import Isolation as Isolation
 from .configuration import PullPolicy as PullPolicy
 from .configuration import SandboxSettings as SandboxSettings
 
+SHOWN_PATHS = 3  # of those that a test has changed, in its line of the report
+SHOWN_WIDTH = 60  # characters of each
 DEFAULT_OUTPUT_LIMIT = 64 * MEBIBYTE  # bytes of each stream that exec() keeps
 
 
@@ -175,6 +177,45 @@ class FileStat:
     @property
     def is_symlink(self) -> bool:
         return self.kind is FileKind.SYMLINK
+
+
+class ChangeKind(Enum):
+    ADDED = "added"
+    MODIFIED = "modified"
+    REMOVED = "removed"
+
+
+@dataclass(frozen=True, slots=True)
+class RootChange:
+    """How a path in a container's root file system differs from the image, as the engine sees it."""
+
+    path: PurePosixPath
+    kind: ChangeKind
+
+
+@dataclass(frozen=True, slots=True)
+class OutsideChanges:
+    """Paths outside of the workspace that a test has changed. complete: False if there were more than could be kept."""
+
+    paths: tuple[PurePosixPath, ...] = ()
+    complete: bool = True
+
+    def __bool__(self) -> bool:
+        return bool(self.paths) or not self.complete
+
+    def __str__(self) -> str:
+        """The first paths and how many more: `/etc/passwd, /etc/shadow and 4 more`."""
+        named = ", ".join(map(_shown, self.paths[:SHOWN_PATHS]))
+        more = len(self.paths) - SHOWN_PATHS
+        counted = f"{more} more" if self.complete else f"{max(more, 0)} more, at least"
+        return f"{named} and {counted}" if more > 0 or not self.complete else named
+
+
+def _shown(path: PurePosixPath) -> str:
+    """A path on one line, whatever characters a sandbox has put into it, short enough for a terminal."""
+    text = str(path).encode("utf-8", "backslashreplace").decode()
+    line = "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
+    return line if len(line) <= SHOWN_WIDTH else f"…{line[1 - SHOWN_WIDTH :]}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -116,3 +116,5 @@ def pytest_testnodedown(node: object) -> None:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     if (line := workers.message_from_workers(config, "engine")) is not None:
         terminalreporter.write_line(line)
+    for line in reporting.outside_lines(report for reports in terminalreporter.stats.values() for report in reports):
+        terminalreporter.write_line(line)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Set
+from collections.abc import Iterable, Iterator, Set
 from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -16,9 +16,12 @@ from .workers import pool_of
 
 if TYPE_CHECKING:
     from .changes import Change
+    from .models import OutsideChanges
 
 SIDE_WIDTH = 120  # of each side of a comparison, in the line that repeats it
 FAILURE_PROPERTY = "sandbox_failure"  # in junit: command, limit, infrastructure or usage
+OUTSIDE_PROPERTY = "sandbox_outside"  # in junit: what a test changed where nothing is restored
+SHOWN_TESTS = 5
 
 # Packages whose frames explain nothing to a user; neither do those of any plugin's hooks. --full-trace shows them.
 INTERNAL = frozenset({"pytest_sandbox", "_pytest", "pytest_asyncio", "pluggy", "asyncio", "concurrent", "contextlib"})
@@ -40,6 +43,35 @@ def engine_line(config: pytest.Config) -> str:
 def record_failure_class(item: pytest.Item, error: SandboxError) -> None:
     """Put the class of failure beside the test's result, where junit files and re-run plugins find it."""
     item.user_properties.append((FAILURE_PROPERTY, error.failure.value))
+
+
+def record_outside(node: object, changes: OutsideChanges) -> None:
+    """Put what a test changed outside of the workspace beside its result.
+
+    Only a test's: a sandbox that a class or a module shares is not restored anyway.
+    """
+    if isinstance(node, pytest.Item):
+        node.user_properties.append((OUTSIDE_PROPERTY, str(changes)))
+
+
+def outside_lines(reports: Iterable[object]) -> list[str]:
+    """Return what the summary says of tests that changed something outside of the workspace; nothing if none did."""
+    told = [
+        (report.nodeid, value)
+        for report in reports
+        if isinstance(report, pytest.TestReport) and report.when == "teardown"
+        for name, value in report.user_properties
+        if name == OUTSIDE_PROPERTY
+    ]
+    if not told:
+        return []
+    more = [f"  and {len(told) - SHOWN_TESTS} more"] if len(told) > SHOWN_TESTS else []
+    return [
+        f"sandbox: {len(told)} times a test changed something outside of the workspace, and its container was replaced",
+        *(f"  {nodeid}: {changes}" for nodeid, changes in told[:SHOWN_TESTS]),
+        *more,
+        "  (do it in the image or in sandbox_baseline, or see `tolerated` and `isolation` in the settings)",
+    ]
 
 
 @contextmanager

@@ -95,6 +95,10 @@ def _count(value: object) -> int:
     return int(number)
 
 
+def _amount(value: object) -> int:
+    return 0 if value in (0, "0") and not isinstance(value, bool) else _count(value)
+
+
 def _seconds(value: object) -> float | None:
     return None if value in ("none", None) else _number(value)
 
@@ -157,6 +161,7 @@ ABSOLUTE_PATH = Syntax(_absolute_path, "an absolute path other than `/`, without
 SIZE = Syntax(_size, "bytes, or a number with `k`, `m` or `g`, at least `6m`", _written_size)
 NUMBER = Syntax(_number, "a number above 0", lambda number: f"{number:g}")
 COUNT = Syntax(_count, "a whole number above 0")
+AMOUNT = Syntax(_amount, "a whole number, 0 for none")
 SECONDS = Syntax(_seconds, "seconds above 0, or `none`", lambda number: "none" if number is None else f"{number:g}")
 PATTERNS = Syntax(_lines, "patterns, one a line", "\n".join, lines=True)
 FLAG = Syntax(_flag, "`yes` or `no`", lambda flag: "yes" if flag else "no", flag=True)
@@ -214,9 +219,21 @@ TABLE = (
     ),
     Setting("terminals", COUNT, "Terminals of a sandbox; beyond it an older one is closed for each new one."),
     Setting("ephemeral", PATTERNS, "Paths in the workspace that snapshots leave out."),
+    Setting(
+        "tolerated",
+        PATTERNS,
+        "Paths outside of the workspace that tests may change without their container being replaced.",
+    ),
     Setting("environment", VARIABLES, "Environment variables of commands, added to the image's."),
 )
-RUN_TABLE: tuple[Setting, ...] = ()  # without a marker: they hold for the whole run
+RUN_TABLE = (  # without a marker: they hold for the whole run
+    Setting(
+        "pool",
+        AMOUNT,
+        "New sandboxes started ahead, beside the tests, once tests use them up (`isolation=container`, or changes "
+        "outside of the workspace).",
+    ),
+)
 BY_NAME = {setting.name: setting for setting in TABLE}
 KEYWORDS = ", ".join(BY_NAME)
 

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from .settings import RUN
+
 if TYPE_CHECKING:
     from .core.pool import SandboxPool
 
@@ -24,7 +26,7 @@ def pool_of(config: pytest.Config) -> SandboxPool:
         from .engines.discovery import find_engine
         from .loop import run
 
-        pool = SandboxPool(find_engine)
+        pool = SandboxPool(find_engine, config.stash[RUN])
         config.stash[POOL] = pool
         config.add_cleanup(lambda: run(pool.close()))
     return config.stash[POOL]

@@ -65,6 +65,8 @@ class Kind(IntEnum):
     FORGET = 51
     CHANGES = 52
     SWEEP = 64
+    WATCH = 65
+    CHANGED = 66
 
 
 class Request(IntEnum):

@@ -1,15 +1,17 @@
-"""Warm sandboxes of one process: leased at a known state, taken back afterwards, replaced when they were lost."""
+"""Warm sandboxes of one process: leased at a known state, taken back afterwards, replaced when they are used up."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
+from ..configuration import RunSettings
 from ..errors import EngineError, FileOperationError, ImageNotAvailable, InfrastructureError, SandboxClosed
-from ..models import Isolation
+from ..models import Isolation, OutsideChanges
 from .sandbox import SandboxCore
 
 if TYPE_CHECKING:
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-Key = tuple[object, ...]  # SandboxSettings.container_key
+Key = tuple[object, ...]
 
 WARM_LIMIT = 4  # idle sandboxes kept, of whatever settings; beyond it the one idle for longest is closed
 
@@ -27,18 +29,27 @@ WARM_LIMIT = 4  # idle sandboxes kept, of whatever settings; beyond it the one i
 class SandboxPool:
     """Sandboxes that serve one test after another; all methods run in the owner loop.
 
+    A sandbox is used up when a test had it with Isolation.CONTAINER, changed something outside of the workspace, or
+    lost it. It is removed beside the tests; and once one of its kind was used up, run_settings.pool new ones are kept
+    ready, started while tests run.
+
     find_engine: called once, on first use. Whether it is there is asked once too: a run without an engine fails at
     once from its second test on, instead of waiting for the probe's 3 s each time.
     """
 
-    def __init__(self, find_engine: Callable[[], Awaitable[Engine]]) -> None:
+    def __init__(self, find_engine: Callable[[], Awaitable[Engine]], run_settings: RunSettings | None = None) -> None:
         self._find_engine = find_engine
+        self._ahead = (run_settings or RunSettings()).pool
         self._engine: Engine | None = None
         self._unusable: dict[Key, EngineError | ImageNotAvailable] = {}  # () stands for the engine
         self._open: set[SandboxCore] = set()
         self._idle: list[SandboxCore] = []  # longest idle first
+        self._used_up: set[Key] = set()  # kinds of which one was
+        self._ready: defaultdict[Key, list[asyncio.Task[SandboxCore]]] = defaultdict(list)  # started or about to be
+        self._removing: set[asyncio.Task[None]] = set()  # and those that failed at it
         self._pristine: dict[Key, Snapshot] = {}
         self._begun: dict[SandboxCore, Snapshot] = {}  # what those of Isolation.NONE were last brought to
+        self._outside: dict[SandboxCore, object] = {}  # as keep_outside() was told
         self.description: EngineDescription | None = None
 
     async def engine(self) -> Engine:
@@ -54,54 +65,88 @@ class SandboxPool:
             self._engine = engine
         return self._engine
 
-    async def lease(self, settings: SandboxSettings, baseline: Snapshot | None = None) -> SandboxCore:
+    async def lease(
+        self, settings: SandboxSettings, baseline: Snapshot | None = None, outside: object = None
+    ) -> SandboxCore:
         """Return a sandbox without processes, its workspace the baseline or, without one, what the image has there.
+
+        outside: stands for what the baseline has beyond the workspace. When no sandbox with that is free, a new one
+        comes without the baseline, and has_outside() says no: make it there, then call keep_outside().
 
         A warm one if there is one for these settings, else a new one. Give it back with release(). Raises what
         SandboxCore.create raises; an engine or image that was not there is not asked for again.
         """
-        while (sandbox := self._take_warm(settings)) is not None:
+        await self.engine()
+        while (sandbox := self._take_warm(settings, outside)) is not None:
             if await self._bring_to(sandbox, baseline):
-                return sandbox
-        return await self._start(settings, baseline)
+                break
+        else:
+            sandbox = await self._take_new(settings, baseline if outside is None else None)
+        self._start_ahead(settings)
+        return sandbox
 
-    async def release(self, sandbox: SandboxCore) -> None:
-        """Take a sandbox back: kill its processes and keep it warm, or close it if nobody could use it any more.
+    async def release(self, sandbox: SandboxCore) -> OutsideChanges:
+        """Take a sandbox back: kill its processes and keep it warm, or remove it if it is used up.
 
-        The sandboxes that were forked from it go first, in the same way.
+        The sandboxes that were forked from it go first, in the same way. Return what was changed outside of the
+        workspace and used it up, if that is why.
         """
         try:
             await sandbox.end_forks()
         finally:
-            await self._take_back(sandbox)
+            changes = await self._take_back(sandbox)
+        return changes
 
-    async def _take_back(self, sandbox: SandboxCore) -> None:
+    async def _take_back(self, sandbox: SandboxCore) -> OutsideChanges:
         isolation = sandbox.settings.isolation
-        if isolation is Isolation.CONTAINER:
-            await self._discard(sandbox)
-            return
+        changes = OutsideChanges()
+        fit = isolation is Isolation.NONE
         if isolation is Isolation.WORKSPACE:
             try:
-                await sandbox.sweep()
+                changes = await sandbox.look_outside()
+                # Of what was changed before, the engine could not tell whether it was changed again.
+                fit = not changes and (sandbox.watched or not self.has_outside(sandbox))
             except (InfrastructureError, SandboxClosed) as error:
                 # The test has ended it, which it may; who needed it for more has had this error already.
                 logger.debug("pool.release.lost sandbox=%s reason=%s", sandbox.name, error)
-                await self._discard(sandbox)
-                return
+        if not fit:
+            self._used_up.add(_kind(sandbox.settings))
+            self._remove_beside(sandbox)
+            return changes
         self._idle.append(sandbox)
         while len(self._idle) > WARM_LIMIT:
-            await self._discard(self._idle.pop(0))
+            self._remove_beside(self._idle.pop(0))
+        return changes
+
+    def has_outside(self, sandbox: SandboxCore) -> bool:
+        """Say whether a leased sandbox has what a baseline made outside of the workspace."""
+        return sandbox in self._outside
+
+    async def keep_outside(self, sandbox: SandboxCore, outside: object) -> None:
+        """Let what is outside of the workspace now be the sandbox's own: it serves leases that ask for it only."""
+        await sandbox.watch_outside()
+        self._outside[sandbox] = outside
 
     async def close(self) -> None:
-        """Close every sandbox, leased ones included, and the engine. Idempotent.
+        """Remove every sandbox, leased ones included, and let go of the engine. Idempotent.
 
         All are tried; the first error is raised.
         """
+        ready = [task for tasks in self._ready.values() for task in tasks]
+        self._ready.clear()
+        for task in ready:
+            task.cancel()
+        for started in await asyncio.gather(*ready, return_exceptions=True):
+            if isinstance(started, Exception):
+                logger.warning("pool.start.failed and nobody needed it: %s", started)
         sandboxes, self._open = self._open, set()
+        removing, self._removing = self._removing, set()
         self._idle.clear()
         self._pristine.clear()
         self._begun.clear()
-        outcomes = await asyncio.gather(*(sandbox.close() for sandbox in sandboxes), return_exceptions=True)
+        self._outside.clear()
+        ends = (*removing, *(sandbox.close() for sandbox in sandboxes))
+        outcomes = await asyncio.gather(*ends, return_exceptions=True)
         engine, self._engine = self._engine, None
         if engine is not None:
             await engine.close()
@@ -109,24 +154,26 @@ class SandboxPool:
             if isinstance(outcome, BaseException):
                 raise outcome
 
-    def _take_warm(self, settings: SandboxSettings) -> SandboxCore | None:
+    # --- warm ones ------------------------------------------------------------------------------------------------
+
+    def _take_warm(self, settings: SandboxSettings, outside: object) -> SandboxCore | None:
         if settings.isolation is Isolation.CONTAINER:
             return None
-        wanted = _interchangeable(settings)
+        kind = _kind(settings)
         for sandbox in reversed(self._idle):
-            if _interchangeable(sandbox.settings) == wanted:
+            if _kind(sandbox.settings) == kind and self._outside.get(sandbox) is outside:
                 self._idle.remove(sandbox)
                 sandbox.settings = settings  # user, environment, timeout … belong to the lease, not to the container
                 return sandbox
         return None
 
     async def _bring_to(self, sandbox: SandboxCore, baseline: Snapshot | None) -> bool:
-        """Say whether a warm sandbox could be brought to the baseline; close it if not."""
+        """Say whether a warm sandbox could be brought to the baseline; remove it if not."""
         state = baseline or self._pristine[sandbox.settings.container_key]
         if self._begun.get(sandbox) is state:
             return True
         async with AsyncExitStack() as undo:
-            undo.push_async_callback(self._discard, sandbox)
+            undo.push_async_callback(self._remove, sandbox)
             try:
                 await sandbox.reset(state)
             except (InfrastructureError, SandboxClosed, FileOperationError) as error:
@@ -137,7 +184,53 @@ class SandboxPool:
         self._remember_beginning(sandbox, state)
         return True
 
-    async def _start(self, settings: SandboxSettings, baseline: Snapshot | None) -> SandboxCore:
+    def _remember_beginning(self, sandbox: SandboxCore, state: Snapshot) -> None:
+        if sandbox.settings.isolation is Isolation.NONE:
+            self._begun[sandbox] = state
+
+    # --- new ones -------------------------------------------------------------------------------------------------
+
+    async def _take_new(self, settings: SandboxSettings, baseline: Snapshot | None) -> SandboxCore:
+        sandbox = await self._take_ready(settings) or await self._start(settings)
+        sandbox.settings = settings
+        async with AsyncExitStack() as undo:
+            undo.push_async_callback(self._remove, sandbox)
+            if baseline is not None:
+                await sandbox.restore(baseline)
+            if (state := baseline or self._pristine.get(settings.container_key)) is not None:
+                self._remember_beginning(sandbox, state)
+            undo.pop_all()
+        return sandbox
+
+    def _start_ahead(self, settings: SandboxSettings) -> None:
+        """Have as many ready as were asked for, if these settings have used one up: they may well do so again."""
+        kind = _kind(settings)
+        if kind not in self._used_up:
+            return
+        while len(self._ready[kind]) < self._ahead:
+            task = asyncio.create_task(self._start(settings), name=f"start ahead for {settings.image}")
+            self._ready[kind].append(task)
+
+    async def _take_ready(self, settings: SandboxSettings) -> SandboxCore | None:
+        """Return one that was started ahead, waiting for it if need be. Raises what its start did."""
+        ready = self._ready[_kind(settings)]
+        while ready:
+            task = ready.pop(0)
+            try:
+                sandbox = await asyncio.shield(task)
+            except asyncio.CancelledError:
+                ready.insert(0, task)  # it is the lease that is cancelled
+                raise
+            try:
+                await sandbox.sweep()  # to hear from it: it may have waited for long
+            except (InfrastructureError, SandboxClosed) as error:
+                logger.debug("pool.ready.lost sandbox=%s reason=%s", sandbox.name, error)
+                self._remove_beside(sandbox)
+            else:
+                return sandbox
+        return None
+
+    async def _start(self, settings: SandboxSettings) -> SandboxCore:
         engine = await self.engine()
         key = settings.container_key
         self._raise_if_unusable(key)
@@ -149,23 +242,30 @@ class SandboxPool:
         self._open.add(sandbox)
         sandbox.home = self
         async with AsyncExitStack() as undo:
-            undo.push_async_callback(self._discard, sandbox)
+            undo.push_async_callback(self._remove, sandbox)
+            if settings.isolation is Isolation.WORKSPACE:
+                await sandbox.watch_outside()
             if key not in self._pristine:
                 self._pristine[key] = await sandbox.snapshot("pristine")
-            if baseline is None:
-                sandbox.begin_at(self._pristine[key])
-            else:
-                await sandbox.restore(baseline)
-            self._remember_beginning(sandbox, baseline or self._pristine[key])
+            sandbox.begin_at(self._pristine[key])
             undo.pop_all()
         return sandbox
 
-    def _remember_beginning(self, sandbox: SandboxCore, state: Snapshot) -> None:
-        if sandbox.settings.isolation is Isolation.NONE:
-            self._begun[sandbox] = state
+    # --- the end --------------------------------------------------------------------------------------------------
 
-    async def _discard(self, sandbox: SandboxCore) -> None:
+    def _remove_beside(self, sandbox: SandboxCore) -> None:
+        """Remove it while tests go on; close() raises what went wrong with that."""
+        task = asyncio.create_task(self._remove(sandbox), name=f"remove {sandbox.name}")
+        self._removing.add(task)
+        task.add_done_callback(self._removed)
+
+    def _removed(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and task.exception() is None:
+            self._removing.discard(task)
+
+    async def _remove(self, sandbox: SandboxCore) -> None:
         self._begun.pop(sandbox, None)
+        self._outside.pop(sandbox, None)
         await sandbox.close()
         self._open.discard(sandbox)
 
@@ -174,6 +274,6 @@ class SandboxPool:
             raise error.with_traceback(None)  # else each raise would add to the frames of the last
 
 
-def _interchangeable(settings: SandboxSettings) -> Key:
-    """Equal for settings that one sandbox may serve in turn; unrestored ones are kept apart from clean ones."""
-    return (*settings.container_key, settings.isolation is Isolation.NONE)
+def _kind(settings: SandboxSettings) -> Key:
+    """Equal for settings that one sandbox may serve; those that are never restored or never kept are of other kinds."""
+    return (*settings.container_key, settings.isolation)

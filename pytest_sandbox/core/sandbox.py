@@ -18,6 +18,7 @@ from ..engines.base import Engine
 from ..errors import InvalidSetting, SandboxClosed, SandboxError, SandboxStartFailed
 from ..models import Container, SandboxSettings
 from .files import FileOperations
+from .outside import OutsideOperations
 from .snapshot import Snapshot, SnapshotOperations
 from .terminal import TerminalOperations
 
@@ -49,10 +50,10 @@ class Home(Protocol):
 
     async def lease(self, settings: SandboxSettings, baseline: Snapshot | None = None) -> SandboxCore: ...
 
-    async def release(self, sandbox: SandboxCore) -> None: ...
+    async def release(self, sandbox: SandboxCore) -> object: ...
 
 
-class SandboxCore(TerminalOperations, FileOperations, SnapshotOperations):
+class SandboxCore(TerminalOperations, FileOperations, SnapshotOperations, OutsideOperations):
     """One sandbox. Everything here runs in the owner loop; faces.py has what tests see.
 
     home: of one that came from a pool, that pool.

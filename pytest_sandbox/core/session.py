@@ -16,6 +16,8 @@ from ..models import Container, SandboxSettings
 
 logger = logging.getLogger(__name__)
 
+CONTAINER_INIT = 1  # the agent's pid there
+
 
 class SessionBase:
     """A container whose agent has answered."""
@@ -33,6 +35,11 @@ class SessionBase:
     @property
     def name(self) -> str:
         return self.container.name
+
+    @property
+    def in_container(self) -> bool:
+        """Whether the agent is the init of a container; as a plain subprocess it shares everything with its host."""
+        return self._client.hello is not None and self._client.hello.pid == CONTAINER_INIT
 
     @property
     def workspace(self) -> PurePosixPath:

@@ -23,8 +23,7 @@ from .tar import BLOCK, CHUNK
 from .transfer import archive_chunks, changed_tree, file_errors, hydrate_tree, persist_tree, read_range
 
 _RANGE = Struct("<QQ")
-SCRATCH = b"/tmp"
-CONTAINER_INIT = 1  # the agent's pid in a container; as a plain subprocess it shares /tmp with this host
+SCRATCH = (b"/tmp", b"/dev/shm")
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,7 +146,7 @@ class SnapshotOperations(SessionBase):
         self._indexes.remember(snapshot, index)
 
     async def reset(self, snapshot: Snapshot | None = None) -> None:
-        """Make the sandbox fit for the next test: kill every process, restore the workspace, empty /tmp.
+        """Make the sandbox fit for the next test: kill every process, restore the workspace, empty /tmp and /dev/shm.
 
         Without a snapshot the workspace stays as it is.
         """
@@ -156,8 +155,9 @@ class SnapshotOperations(SessionBase):
         if snapshot is not None:
             await self.restore(snapshot)
         # An agent that is not the init of a container has the machine's own /tmp.
-        if self._client.hello is not None and self._client.hello.pid == CONTAINER_INIT:
-            await hydrate_tree(self, SCRATCH, archive_chunks(_empty_scratch()))
+        if self.in_container:
+            for directory in SCRATCH:
+                await hydrate_tree(self, directory, archive_chunks(_empty_scratch()))
 
     @property
     def _root(self) -> bytes:

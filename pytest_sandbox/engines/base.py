@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from ..models import Container, EngineDescription, SandboxSettings
+from ..models import Container, EngineDescription, RootChange, SandboxSettings
 
 
 class ByteStream(Protocol):
@@ -74,6 +74,15 @@ class Engine(Protocol):
 
     async def post_mortem(self, container: Container) -> str:
         """Say in one line what the engine knows of a container that ended: `killed for memory`, `exit code 65` …"""
+        ...
+
+    async def changes(self, container: Container) -> list[RootChange]:
+        """Return how the root file system differs from the image, in any order.
+
+        Volumes and other mounts are not in it, but for the directories they are mounted on; a directory in which
+        something changed is. An engine that can't tell, because its sandboxes have no file system of their own,
+        returns nothing.
+        """
         ...
 
     async def remove(self, container: Container) -> None:

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar, cast
 
 import docker
@@ -46,7 +46,7 @@ from ..errors import (
     ImageNotAvailable,
     SandboxError,
 )
-from ..models import Container, EngineDescription, PullPolicy, SandboxSettings
+from ..models import ChangeKind, Container, EngineDescription, PullPolicy, RootChange, SandboxSettings
 from .base import ByteStream, Started
 from .blocking import in_thread
 from .runs import Run, current_run
@@ -178,6 +178,14 @@ class DockerEngine:
 
     async def post_mortem(self, container: Container) -> str:
         return await self._in_thread(lambda: self._post_mortem(container), "events", container.name)
+
+    async def changes(self, container: Container) -> list[RootChange]:
+        def changes() -> list[RootChange]:
+            with self._call("changes", container.name):
+                listed: list[dict[str, Any]] = self._api.diff(container.id) or []  # the engine says null for none
+            return [RootChange(PurePosixPath(each["Path"]), _CHANGE_KINDS[each["Kind"]]) for each in listed]
+
+        return await self._in_thread(changes, "changes", container.name)
 
     async def remove(self, container: Container) -> None:
         await self._in_thread(lambda: self._remove(container.id, container.name), "remove", container.name)
@@ -494,6 +502,8 @@ class DockerEngine:
 class _GivenUp(SandboxError):
     """A start whose caller has gone; nobody sees it."""
 
+
+_CHANGE_KINDS = (ChangeKind.MODIFIED, ChangeKind.ADDED, ChangeKind.REMOVED)  # the engine's numbers for them
 
 _fillings = itertools.count(1)  # two engines in one process may fill at once, and a container's name is only once
 

@@ -6,7 +6,10 @@
 from __future__ import annotations
 
 import os
+import platform
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -77,6 +80,16 @@ def fresh(engine: Engine, settings: SandboxSettings, tmp_path: Path) -> Iterator
         settings = replace(settings, workspace=PurePosixPath(tmp_path / "workspace"))
     with Sandbox.create(settings, engine) as sandbox:
         yield sandbox
+
+
+@pytest.fixture(scope="session")
+def mapper(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A static program that changes a file through a shared mapping: tests/support/mapper.c."""
+    program = tmp_path_factory.mktemp("mapper") / "mapper"
+    source = Path(__file__).parent.parent / "support" / "mapper.c"
+    compiler = [sys.executable, "-m", "ziglang", "cc", "-target", f"{platform.machine()}-linux-musl", "-static"]
+    subprocess.run([*compiler, "-o", program, source], check=True)
+    return program
 
 
 @pytest.fixture

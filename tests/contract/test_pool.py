@@ -8,6 +8,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path, PurePosixPath
 
 import pytest
 
@@ -16,16 +17,17 @@ from pytest_sandbox.core.pool import WARM_LIMIT, SandboxPool
 from pytest_sandbox.core.snapshot import Snapshot
 from pytest_sandbox.engines.base import Engine, Started
 from pytest_sandbox.engines.discovery import find_engine
-from pytest_sandbox.errors import DamagedArchive, EngineNotReachable, ImageNotAvailable
+from pytest_sandbox.errors import DamagedArchive, EngineNotReachable, ImageNotAvailable, SandboxClosed
 from pytest_sandbox.faces import Sandbox
 from pytest_sandbox.loop import run
-from pytest_sandbox.models import Container, Isolation, SandboxSettings
+from pytest_sandbox.models import Container, Isolation, OutsideChanges, SandboxSettings
 
 from .conftest import IMAGE
 
 pytestmark = pytest.mark.docker
 
 Lease = Callable[..., Sandbox]
+Release = Callable[[Sandbox], OutsideChanges]
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +43,7 @@ class Borrowed:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self.describe, self.ensure_image, self.alive = engine.describe, engine.ensure_image, engine.alive
-        self.post_mortem, self.remove = engine.post_mortem, engine.remove
+        self.post_mortem, self.remove, self.changes = engine.post_mortem, engine.remove, engine.changes
         self.started: list[Container] = []
 
     async def start(self, settings: SandboxSettings, name: str) -> Started:
@@ -77,7 +79,7 @@ def lease(pool: SandboxPool, settings: SandboxSettings) -> Lease:
 
 
 @pytest.fixture
-def release(pool: SandboxPool) -> Callable[[Sandbox], None]:
+def release(pool: SandboxPool) -> Release:
     return lambda sandbox: run(pool.release(sandbox._core))
 
 
@@ -85,7 +87,16 @@ def names(sandbox: Sandbox) -> list[str]:
     return [str(entry.path) for entry in sandbox.walk()]
 
 
-def test_a_released_sandbox_serves_the_next_lease_clean(lease: Lease, release: Callable[[Sandbox], None]) -> None:
+def is_closed(sandbox: Sandbox) -> bool:
+    """Whether its end has begun: it is removed beside the tests."""
+    try:
+        sandbox.exec(["true"])
+    except SandboxClosed:
+        return True
+    return False
+
+
+def test_a_released_sandbox_serves_the_next_lease_clean(lease: Lease, release: Release) -> None:
     first = lease()
     first.write_text("left", "x")
     process = first.start("sleep 1000")
@@ -101,7 +112,7 @@ def test_two_leases_at_once_are_two_sandboxes(lease: Lease) -> None:
     assert lease().name != lease().name
 
 
-def test_the_lease_has_the_settings_it_was_asked_for(lease: Lease, release: Callable[[Sandbox], None]) -> None:
+def test_the_lease_has_the_settings_it_was_asked_for(lease: Lease, release: Release) -> None:
     first = lease(environment={"FOR": "first"})
     release(first)
 
@@ -112,14 +123,14 @@ def test_the_lease_has_the_settings_it_was_asked_for(lease: Lease, release: Call
     assert second.exec("echo $FOR").stdout == b"second\n"
 
 
-def test_other_limits_take_another_sandbox(lease: Lease, release: Callable[[Sandbox], None]) -> None:
+def test_other_limits_take_another_sandbox(lease: Lease, release: Release) -> None:
     first = lease()
     release(first)
 
     assert lease(pids=500).name != first.name
 
 
-def test_a_baseline_is_brought_to_any_sandbox(lease: Lease, release: Callable[[Sandbox], None]) -> None:
+def test_a_baseline_is_brought_to_any_sandbox(lease: Lease, release: Release) -> None:
     first = lease()
     first.write_text("base", "x")
     baseline = first.snapshot()
@@ -132,7 +143,7 @@ def test_a_baseline_is_brought_to_any_sandbox(lease: Lease, release: Callable[[S
     assert again.read_text("base") == another.read_text("base") == "x"
 
 
-def test_without_a_baseline_the_last_ones_is_gone(lease: Lease, release: Callable[[Sandbox], None]) -> None:
+def test_without_a_baseline_the_last_ones_is_gone(lease: Lease, release: Release) -> None:
     first = lease()
     first.write_text("base", "x")
     baseline = first.snapshot()
@@ -142,7 +153,7 @@ def test_without_a_baseline_the_last_ones_is_gone(lease: Lease, release: Callabl
     assert names(lease()) == []
 
 
-def test_isolation_by_container_never_takes_a_used_one(lease: Lease, release: Callable[[Sandbox], None]) -> None:
+def test_isolation_by_container_never_takes_a_used_one(lease: Lease, release: Release) -> None:
     first = lease()
     release(first)
 
@@ -150,11 +161,11 @@ def test_isolation_by_container_never_takes_a_used_one(lease: Lease, release: Ca
     release(second)
 
     assert second.name != first.name
-    assert not second.running()
+    assert is_closed(second)
     assert lease().name == first.name
 
 
-def test_no_isolation_restores_nothing_and_is_kept_apart(lease: Lease, release: Callable[[Sandbox], None]) -> None:
+def test_no_isolation_restores_nothing_and_is_kept_apart(lease: Lease, release: Release) -> None:
     first = lease(isolation=Isolation.NONE)
     first.write_text("left", "x")
     process = first.start("sleep 1000")
@@ -167,7 +178,7 @@ def test_no_isolation_restores_nothing_and_is_kept_apart(lease: Lease, release: 
     process.kill()
 
 
-def test_a_lost_sandbox_is_replaced(lease: Lease, release: Callable[[Sandbox], None], engine: Engine) -> None:
+def test_a_lost_sandbox_is_replaced(lease: Lease, release: Release, engine: Engine) -> None:
     first = lease()
     release(first)
     run(engine.remove(first.container))
@@ -178,7 +189,7 @@ def test_a_lost_sandbox_is_replaced(lease: Lease, release: Callable[[Sandbox], N
     assert second.exec(["true"]).ok
 
 
-def test_a_sandbox_closed_by_its_test_can_be_released(lease: Lease, release: Callable[[Sandbox], None]) -> None:
+def test_a_sandbox_closed_by_its_test_can_be_released(lease: Lease, release: Release) -> None:
     first = lease()
     first.close()
     release(first)
@@ -186,16 +197,16 @@ def test_a_sandbox_closed_by_its_test_can_be_released(lease: Lease, release: Cal
     assert lease().name != first.name
 
 
-def test_no_more_than_a_few_stay_warm(lease: Lease, release: Callable[[Sandbox], None]) -> None:
+def test_no_more_than_a_few_stay_warm(lease: Lease, release: Release) -> None:
     leased = [lease() for _ in range(WARM_LIMIT + 2)]
     for sandbox in leased:
         release(sandbox)
 
-    assert [sandbox.running() for sandbox in leased] == [False, False] + [True] * WARM_LIMIT
+    assert [is_closed(sandbox) for sandbox in leased] == [True, True] + [False] * WARM_LIMIT
 
 
 def test_closing_ends_leased_and_warm_ones_and_may_be_repeated(
-    pool: SandboxPool, lease: Lease, release: Callable[[Sandbox], None]
+    pool: SandboxPool, lease: Lease, release: Release
 ) -> None:
     leased, warm = lease(), lease()
     release(warm)
@@ -240,9 +251,132 @@ def test_an_image_that_is_missing_is_not_asked_for_again(lease: Lease, caplog: p
     assert lease().exec(["true"]).ok
 
 
+# --- outside of the workspace ---------------------------------------------------------------------------------------
+
+OUTSIDE = {
+    "a new file": ("echo x >/etc/left", "/etc/left"),
+    "more in a file": ("echo x >>/etc/passwd", "/etc/passwd"),
+    "a removed file": ("rm /etc/group", "/etc/group"),
+    "another mode": ("chmod 711 /etc", "/etc"),
+    "another time": ("touch /etc/passwd", "/etc/passwd"),
+    "another owner": ("chown 1000 /etc/passwd", "/etc/passwd"),
+    "a directory": ("mkdir -p /var/made/deep && echo x >/var/made/deep/file", "/var/made"),
+    "another name": ("mv /etc/passwd /etc/moved", "/etc/moved"),
+    "a link": ("ln /etc/passwd /etc/linked", "/etc/linked"),
+    "the root itself": ("chmod 711 /", "/"),
+    "hosts": ("echo 127.0.0.1 other >>/etc/hosts", "/etc/hosts"),
+    "in /dev": ("echo x >/dev/left", "/dev/left"),
+    "a name of many bytes": ("echo >\"/etc/$(printf 'a\\nb\\377')\"", "/etc/a\nb\udcff"),
+}
+NOTHING_OUTSIDE = {
+    "reading": "cat /etc/passwd; ls -lR /etc /bin; find / -xdev >/dev/null",
+    "devices": "echo x >/dev/null; head -c 1 /dev/zero",
+    "the workspace": "mkdir -p a/b; echo x >a/b/c; chmod 700 .",
+    "scratch": "echo x >/tmp/left; mkdir -p /dev/shm/left/er",
+    "bytecode": "mkdir /usr/__pycache__; echo x >/usr/__pycache__/module.pyc; touch /usr/__pycache__",
+}
+
+
+@pytest.mark.parametrize(("change", "path"), OUTSIDE.values(), ids=OUTSIDE)
+def test_a_container_changed_outside_of_the_workspace_is_used_up(
+    lease: Lease, release: Release, change: str, path: str
+) -> None:
+    first = lease()
+    first.exec(change, check=True)
+
+    changes = release(first)
+
+    assert PurePosixPath(path) in changes.paths
+    assert lease().name != first.name
+    assert is_closed(first)
+
+
+@pytest.mark.parametrize("work", NOTHING_OUTSIDE.values(), ids=NOTHING_OUTSIDE)
+def test_a_container_not_changed_outside_stays(lease: Lease, release: Release, work: str) -> None:
+    first = lease()
+    first.exec(work, check=True)
+
+    assert release(first) == OutsideChanges()
+    second = lease()
+    assert second.name == first.name
+    assert second.list_dir("/tmp") == second.list_dir("/dev/shm") == []
+
+
+def test_files_written_through_the_sandbox_s_own_calls_count_too(lease: Lease, release: Release) -> None:
+    first = lease()
+    first.write_text("/etc/left", "x")
+
+    assert [str(path) for path in release(first).paths] == ["/etc/left"]
+
+
+def test_a_file_mapped_and_written_by_a_process_that_ends_is_noticed_outside(
+    lease: Lease, release: Release, mapper: Path
+) -> None:
+    sandbox = lease()
+    sandbox.upload(mapper, "mapper")
+    sandbox.exec(["./mapper", "/etc/passwd"], check=True)
+
+    assert [str(path) for path in release(sandbox).paths] == ["/etc/passwd"]
+
+
+def test_a_file_mapped_and_written_by_a_process_that_is_killed_is_noticed_outside(
+    lease: Lease, release: Release, mapper: Path
+) -> None:
+    sandbox = lease()
+    sandbox.upload(mapper, "mapper")
+    assert sandbox.start(["./mapper", "/etc/passwd"]).stdout.read_line() == b"changed\n"
+
+    assert [str(path) for path in release(sandbox).paths] == ["/etc/passwd"]
+
+
+def test_what_the_settings_tolerate_does_not_count(lease: Lease, release: Release) -> None:
+    first = lease(tolerated=("/var/cache", "*.log"))
+    first.exec("mkdir -p /var/cache/deep; echo x >/etc/some.log", check=True)
+    assert not release(first)
+
+    second = lease(tolerated=("/var/cache", "*.log"))
+    assert second.name == first.name
+    second.exec("echo x >/etc/other", check=True)
+    assert [str(path) for path in release(second).paths] == ["/etc/other"]
+
+
+def test_more_paths_than_can_be_kept_are_a_change(lease: Lease, release: Release) -> None:
+    first = lease()
+    first.exec("cd /etc; seq 20000 | xargs touch", check=True)
+
+    changes = release(first)
+
+    assert not changes.complete
+    assert 1000 < len(changes.paths) < 20000
+
+
+def test_what_a_baseline_made_outside_is_its_sandboxs_own(
+    pool: SandboxPool, settings: SandboxSettings, release: Release
+) -> None:
+    core = run(pool.lease(settings))
+    sandbox = Sandbox(core)
+    sandbox.exec("mkdir /opt; echo x >/opt/made; echo y >base", check=True)
+    baseline = sandbox.snapshot()
+    outside = object()
+    run(pool.keep_outside(core, outside))
+    assert not release(sandbox)
+
+    again = run(pool.lease(settings, baseline, outside))
+    another = run(pool.lease(settings, baseline, outside))
+    plain = run(pool.lease(settings))
+
+    assert again is core
+    assert pool.has_outside(again)
+    assert not pool.has_outside(another)
+    assert names(Sandbox(another)) == []
+    assert not Sandbox(plain).exists("/opt/made")
+    sandbox.exec("echo changed >/opt/made", check=True)
+    assert [str(path) for path in release(sandbox).paths] == ["/opt/made"]
+
+
 @pytest.mark.parametrize("warm", [False, True], ids=["new", "warm"])
 def test_a_baseline_that_cannot_be_restored_leaves_no_sandbox(
-    borrowed: Borrowed, lease: Lease, release: Callable[[Sandbox], None], warm: bool
+    borrowed: Borrowed, lease: Lease, release: Release, warm: bool
 ) -> None:
     if warm:
         release(lease())

@@ -617,6 +617,22 @@ def test_reset_kills_every_process_and_restores(populated: Sandbox) -> None:
 
 
 @pytest.mark.docker
+@pytest.mark.parametrize("ends", [True, False], ids=["ends by itself", "is killed"])
+def test_reset_undoes_what_a_process_wrote_to_a_mapped_file(sandbox: Sandbox, mapper: Path, ends: bool) -> None:
+    sandbox.upload(mapper, "mapper")
+    sandbox.write_text("mapped", "a" * 5000)
+    snapshot = sandbox.snapshot()
+    process = sandbox.start(["./mapper", "mapped"])
+    assert process.stdout.read_line() == b"changed\n"
+    if ends:
+        process.close_stdin()
+        process.wait()
+
+    sandbox.reset(snapshot)
+
+    assert sandbox.read_text("mapped") == "a" * 5000
+
+
 def test_reset_empties_tmp_where_it_is_the_sandbox_s_own(sandbox: Sandbox, core: SandboxCore) -> None:
     hello = core._client.hello
     if hello is None or hello.pid != 1:

@@ -255,3 +255,93 @@ def test_forks_and_sandboxes_from_a_snapshot_end_with_the_test(suite_both_ways: 
     )
 
     result.assert_outcomes(passed=3)
+
+
+# --- outside of the workspace ----------------------------------------------------------------------------------------
+
+CHANGES_OUTSIDE = """
+    import pytest
+
+    names = []
+
+    @pytest.mark.parametrize("turn", [1, 2, 3])
+    def test_changes(sandbox, turn):
+        assert not sandbox.exists("/etc/left")
+        assert sandbox.name not in names
+        names.append(sandbox.name)
+        sandbox.exec("touch /etc/left1 /etc/left2 /etc/left3 /etc/left4; echo x >/etc/left", check=True)
+
+    def test_changes_nothing(sandbox):
+        assert sandbox.name not in names
+"""
+
+
+def test_a_change_outside_of_the_workspace_is_not_found_by_the_next_test_and_told(suite_both_ways: RunSuite) -> None:
+    result = suite_both_ways(CHANGES_OUTSIDE)
+
+    result.assert_outcomes(passed=4)
+    result.stdout.fnmatch_lines(
+        [
+            "sandbox: 3 times a test changed something outside of the workspace, and its container was replaced",
+            "  test_suite.py::test_changes[[]1]: /etc/left1, /etc/left2, /etc/left3 and 2 more",
+            "  test_suite.py::test_changes[[]2]: *",
+            "  test_suite.py::test_changes[[]3]: *",
+            "  (do it in the image or in sandbox_baseline, or see `tolerated` and `isolation` in the settings)",
+        ]
+    )
+    result.stdout.no_fnmatch_line("*test_changes_nothing*")
+
+
+def test_nothing_is_told_of_tests_that_change_nothing_outside(suite_both_ways: RunSuite) -> None:
+    result = suite_both_ways(WRITES_THEN_LOOKS)
+
+    result.assert_outcomes(passed=3)
+    result.stdout.no_fnmatch_line("sandbox: *outside*")
+
+
+def test_what_changed_outside_is_in_junit_files(suite: RunSuite, pytester: pytest.Pytester) -> None:
+    suite(CHANGES_OUTSIDE, "--junit-xml=report.xml", "--sandbox-pool=0")
+
+    assert (pytester.path / "report.xml").read_text().count('<property name="sandbox_outside" value="/etc/left1, ') == 3
+
+
+@pytest.mark.parametrize("isolation", ["workspace", "container"])
+def test_a_baseline_that_reaches_outside_is_whole_for_each_test(suite_both_ways: RunSuite, isolation: str) -> None:
+    result = suite_both_ways(
+        """
+        import pytest
+        from pytest_sandbox import Baseline
+
+        @pytest.fixture(scope="module")
+        def sandbox_baseline():
+            return Baseline(commands=["mkdir -p /root/deep; echo x >/root/deep/config; echo x >base; mkdir made"])
+
+        @pytest.mark.parametrize("turn", [1, 2, 3, 4])
+        def test_finds_it(sandbox, turn):
+            assert sandbox.read_text("/root/deep/config") == sandbox.read_text("base") == "x\\n"
+            sandbox.exec("echo y >>base; rmdir made", check=True)
+            if turn % 2:
+                sandbox.exec("echo y >>/root/deep/config", check=True)
+        """,
+        f"--sandbox-isolation={isolation}",
+    )
+
+    result.assert_outcomes(passed=4)
+
+
+def test_a_shared_sandbox_may_be_changed_outside_without_ado(suite_both_ways: RunSuite) -> None:
+    result = suite_both_ways(
+        """
+        def test_changes(module_sandbox):
+            module_sandbox.exec("echo x >/etc/left", check=True)
+
+        def test_finds_it(module_sandbox):
+            assert module_sandbox.exists("/etc/left")
+
+        def test_has_its_own(sandbox):
+            assert not sandbox.exists("/etc/left")
+        """
+    )
+
+    result.assert_outcomes(passed=3)
+    result.stdout.no_fnmatch_line("sandbox: *outside*")

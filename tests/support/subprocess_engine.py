@@ -18,7 +18,7 @@ from typing import IO
 
 from pytest_sandbox.agent.binaries import agent_binary
 from pytest_sandbox.engines.base import Started
-from pytest_sandbox.models import Container, EngineDescription, SandboxSettings
+from pytest_sandbox.models import Container, EngineDescription, RootChange, SandboxSettings
 
 EVIDENCE_BYTES = 4096
 READ_BYTES = 256 * 1024
@@ -104,6 +104,9 @@ class SubprocessEngine:
             return "removed"
         status = await self._agents[container.id][0].wait()
         return f"exit code {status}" if status >= 0 else f"killed by signal {-status}"
+
+    async def changes(self, container: Container) -> list[RootChange]:
+        return []  # its sandboxes are this machine
 
     async def remove(self, container: Container) -> None:
         self.names.pop(container.name, None)

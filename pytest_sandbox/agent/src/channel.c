@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/inotify.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -23,6 +24,7 @@
 #include "process.h"
 #include "terminal.h"
 #include "tree.h"
+#include "watch.h"
 
 #ifndef AGENT_BUILD
 #define AGENT_BUILD "unknown"
@@ -88,6 +90,7 @@ static struct {
     int64_t sweep_started; /* milliseconds, CLOCK_MONOTONIC */
     bool strays;           /* a supervisor was killed: orphans of it may live */
     struct { uint32_t id; int fd; } indexes[MAX_INDEXES];
+    struct { int events, paths; bool ready; } watch; /* -1 where there is none */
     struct rlimit files; /* as the agent found them */
 } agent;
 
@@ -468,8 +471,43 @@ static void keep_index(uint32_t id, int fd)
     close(fd); /* a RESTORE by it will say ENOENT, and the host hydrates */
 }
 
+static void end_watch(void)
+{
+    if (agent.watch.events >= 0)
+        close(agent.watch.events);
+    if (agent.watch.paths >= 0)
+        close(agent.watch.paths);
+    agent.watch.events = agent.watch.paths = -1;
+    agent.watch.ready = false;
+}
+
+/* Make the descriptors of a new watch in place of the last one; false with errno. */
+static bool begin_watch(void)
+{
+    for (struct channel *c = agent.channels; c; c = c->next) {
+        if (c->kind == KIND_WATCH) {
+            errno = EALREADY;
+            return false;
+        }
+    }
+    end_watch();
+    agent.watch.events = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
+    agent.watch.paths = memfd_create("watch", MFD_CLOEXEC);
+    if (agent.watch.events >= 0 && agent.watch.paths >= 0)
+        return true;
+    int error = errno;
+    end_watch();
+    errno = error;
+    return false;
+}
+
 static void forget_channel(struct channel *c)
 {
+    if (c->kind == KIND_WATCH) {
+        agent.watch.ready = c->last_type == FRAME_RESULT;
+        if (!agent.watch.ready)
+            end_watch();
+    }
     if (c->index && c->last_type == FRAME_RESULT)
         keep_index(c->index, c->index_fd);
     else if (c->index_fd >= 0)
@@ -747,6 +785,16 @@ static void open_worker(uint32_t id, enum kind kind, uint32_t window, struct rea
             return;
         }
     }
+    int events_fd = -1;
+    if (kind == KIND_WATCH || kind == KIND_CHANGED) {
+        bool usable = kind == KIND_WATCH ? begin_watch() : agent.watch.ready;
+        if (!usable) {
+            refuse_channel(id, kind == KIND_WATCH ? errno : ENODATA, "watch", "");
+            return;
+        }
+        index_fd = agent.watch.paths;
+        events_fd = agent.watch.events;
+    }
     if (!make_pipes(&p, takes, gives, false, true)) {
         int error = errno;
         close_pipes(&p);
@@ -755,8 +803,8 @@ static void open_worker(uint32_t id, enum kind kind, uint32_t window, struct rea
     }
     pid_t pid = fork();
     if (pid == 0) {
-        int descriptors[] = {p.in[0], p.out[1], STDERR_FILENO, p.link[1], index_fd};
-        arrange(descriptors, 5);
+        int descriptors[] = {p.in[0], p.out[1], STDERR_FILENO, p.link[1], index_fd, events_fd};
+        arrange(descriptors, 6);
         sigset_t none;
         sigemptyset(&none);
         sigprocmask(SIG_SETMASK, &none, NULL);
@@ -771,13 +819,13 @@ static void open_worker(uint32_t id, enum kind kind, uint32_t window, struct rea
     p.in[0] = p.out[1] = p.link[1] = -1;
     if (pid < 0) {
         close_pipes(&p);
-        if (!uses_index && index_fd >= 0)
+        if (index && !uses_index)
             close(index_fd);
         refuse_channel(id, error, "fork", "");
         return;
     }
     struct channel *c = add_channel(id, kind, window, pid, &p);
-    if (!uses_index) {
+    if (index && !uses_index) {
         c->index = index;
         c->index_fd = index_fd;
     }
@@ -858,6 +906,7 @@ static void finish_sweep(void)
         return;
     struct writer w = {0};
     put_u32(&w, agent.swept);
+    put_u8(&w, agent.watch.ready ? look_outside(agent.watch.events, getpid() == 1) : OUTSIDE_UNKNOWN);
     send_frame(FRAME_RESULT, sweep->id, w.bytes, w.used);
     free(w.bytes);
     agent.sweep = NULL;
@@ -936,7 +985,7 @@ static void take_open(uint32_t id, struct reader *r)
         return;
     case KIND_READ: case KIND_WRITE: case KIND_STAT: case KIND_LIST: case KIND_MKDIR: case KIND_REMOVE:
     case KIND_RENAME: case KIND_COPY: case KIND_CHMOD: case KIND_CHOWN: case KIND_SYMLINK: case KIND_LINK:
-    case KIND_PERSIST: case KIND_HYDRATE: case KIND_RESTORE: case KIND_CHANGES:
+    case KIND_PERSIST: case KIND_HYDRATE: case KIND_RESTORE: case KIND_CHANGES: case KIND_WATCH: case KIND_CHANGED:
         open_worker(id, kind, window, r);
         return;
     default:
@@ -1131,6 +1180,7 @@ static void prepare(void)
     }
     for (int fd = 0; fd < 2; fd++)
         fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
+    agent.watch.events = agent.watch.paths = -1;
     agent.epoll = epoll_create1(EPOLL_CLOEXEC);
     agent.signals = signalfd(-1, &child, SFD_CLOEXEC | SFD_NONBLOCK);
     agent.null = open("/dev/null", O_RDONLY | O_CLOEXEC);

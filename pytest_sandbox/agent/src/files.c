@@ -17,6 +17,7 @@
 #include "archive.h"
 #include "process.h"
 #include "user.h"
+#include "watch.h"
 #include "walk.h"
 
 #define CHUNK (256 * 1024)
@@ -741,6 +742,8 @@ _Noreturn void work(enum kind kind, struct reader *body)
     case KIND_HYDRATE: hydrate(body); break;
     case KIND_RESTORE: restore(body); break;
     case KIND_CHANGES: changes(body); break;
+    case KIND_WATCH: watch(body); break;
+    case KIND_CHANGED: changed(body); break;
     default: break;
     }
     fail(ENOSYS, "open", "kind");

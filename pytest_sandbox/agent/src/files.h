@@ -5,7 +5,7 @@
 #include "wire.h"
 
 /* A worker's descriptors. */
-enum { WORKER_INPUT = 0, WORKER_OUTPUT = 1, WORKER_LINK = 3, WORKER_INDEX = 4 };
+enum { WORKER_INPUT = 0, WORKER_OUTPUT = 1, WORKER_LINK = 3, WORKER_INDEX = 4, WORKER_EVENTS = 5 };
 
 /* Carry out the operation of an OPEN body and end. A malformed body is FAILURE EBADMSG. */
 _Noreturn void work(enum kind kind, struct reader *body);
