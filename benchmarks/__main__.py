@@ -7,10 +7,10 @@ import os
 import sys
 from pathlib import Path
 
-from . import main_job, snapshots
+from . import main_job, snapshots, terminals
 from .measure import machine, table
 
-SUITES = {"main_job": main_job.figures, "snapshots": snapshots.figures}
+SUITES = {"main_job": main_job.figures, "snapshots": snapshots.figures, "terminals": terminals.figures}
 
 
 def main() -> int:

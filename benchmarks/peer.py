@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import socket
 import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import BinaryIO
 
@@ -72,6 +74,17 @@ class Peer:
             pass
         stream.close()
         assert api.exec_inspect(command)["ExitCode"] == 0
+
+    @contextmanager
+    def terminal(self, *command: str) -> Iterator[socket.socket]:
+        """Run a command on a terminal; what it shows comes on the socket, which takes keys."""
+        api = self._client.api
+        created = api.exec_create(self.container.id, list(command), stdin=True, tty=True)["Id"]
+        stream = api.exec_start(created, tty=True, socket=True)
+        try:
+            yield stream._sock  # type: ignore[union-attr]  # as above
+        finally:
+            stream.close()
 
     def tar(self, path: str) -> int:
         """Take a directory out by the engine's own call: how many bytes came."""

@@ -9,6 +9,7 @@ Left out: double-height lines, left and right margins, reflow on resize, images,
 
 from __future__ import annotations
 
+import copy
 import re
 import unicodedata
 from collections import deque
@@ -76,6 +77,11 @@ class _Line:
 
     def __str__(self) -> str:
         return "".join(self.texts).rstrip(" ")
+
+    def copy(self) -> _Line:
+        other = copy.copy(self)
+        other.texts, other.styles = self.texts.copy(), self.styles.copy()
+        return other
 
     def part(self, column: int) -> None:
         """Let no wide character lie across the left edge of the column: half of one can't be shown."""
@@ -147,6 +153,11 @@ class _Buffer:
         self.lines = [_Line(columns, style) for _ in range(rows)]
         self.saved = _Saved()
 
+    def copy(self) -> _Buffer:
+        other = copy.copy(self)
+        other.lines = [line.copy() for line in self.lines]
+        return other
+
 
 class Screen:
     """A terminal's view of a program's output. Any bytes are taken; none raises.
@@ -212,6 +223,21 @@ class Screen:
         self.rows, self.columns = rows, columns
         self._top, self._bottom = 0, rows - 1
         self._move_to(self._row, self._column)
+
+    def copy(self) -> Screen:
+        """Return a screen that shows the same now; what this one is fed later does not change it.
+
+        A sequence that this one has read half of is not there.
+        """
+        other = copy.copy(self)
+        other._parser = Parser(other)
+        other._answers = bytearray()
+        other._main, other._alternate = self._main.copy(), self._alternate.copy()
+        other._shown = other._alternate if self.alternate else other._main
+        other._scrollback = self._scrollback.copy()  # its lines don't change any more
+        other._tabs, other._ansi, other._private = self._tabs.copy(), self._ansi.copy(), self._private.copy()
+        other._titles = self._titles.copy()
+        return other
 
     # --- what it shows ---
 

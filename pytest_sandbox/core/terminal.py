@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import copy
 import itertools
 import logging
 import math
@@ -26,6 +25,7 @@ logger = logging.getLogger(__name__)
 DEFAULT_ROWS, DEFAULT_COLUMNS = 24, 80
 LARGEST_SIZE = 65_535  # the kernel takes 16 bits: tty_ioctl(4)
 DEFAULT_PATIENCE = 30.0  # seconds to wait for a program, unless the terminal or the call says otherwise
+SCROLLBACK = 1000  # lines
 DEFAULT_BUFFER = MEBIBYTE  # bytes kept of what a program wrote
 DEFAULT_IDLE = 0.2  # seconds without output after which a program is taken to wait for input
 TERM = "xterm-256color"  # what Screen understands
@@ -82,9 +82,10 @@ class TerminalOperations(ProcessOperations):
         nothing was matched in yet; beyond it the oldest are dropped and counted.
 
         Beyond the setting `terminals` an older one is closed: one that has finished if it is not among the 8 last used,
-        else the oldest. Raises CommandNotStarted and its kinds, TerminalNotAvailable among them; InvalidSetting.
+        else the oldest. Raises CommandNotStarted and its kinds, TerminalNotAvailable among them; UsageError for a size.
         """
         _check_size("terminal", rows, columns)
+        screen = Screen(rows, columns, SCROLLBACK)  # which has a limit of its own
         inherited = {} if replace_env else self.settings.environment
         variables = {**({} if "TERM" in inherited else {"TERM": TERM}), **(env or {})}
         body = self._exec_body(
@@ -101,7 +102,7 @@ class TerminalOperations(ProcessOperations):
         finally:
             self._opening -= 1
         recorder = self.recorder(shown, rows, columns, variables) if self.recorder is not None else None
-        terminal = TerminalHandle(self, shown, channel, rows, columns, timeout, buffer, recorder)
+        terminal = TerminalHandle(self, shown, channel, screen, timeout, buffer, recorder)
         self._terminals.append(terminal)
         return terminal
 
@@ -159,8 +160,7 @@ class TerminalHandle(RunningCommand):
         session: TerminalOperations,
         command: str | Sequence[str],
         channel: Channel,
-        rows: int,
-        columns: int,
+        screen: Screen,
         timeout: float,
         buffer: int,
         recorder: Recorder | None,
@@ -173,7 +173,7 @@ class TerminalHandle(RunningCommand):
         self._buffer = buffer
         self._ring = Ring(buffer)
         self._text = PlainText(buffer)
-        self._screen = Screen(rows, columns)
+        self._screen = screen
         self._undrawn = bytearray()
         self._changed = Bell()
         self._closed = ""  # how, for messages
@@ -262,7 +262,7 @@ class TerminalHandle(RunningCommand):
             awaited, search = f"show {condition.pattern!r} on its screen", condition.search
             holds = lambda screen: search(screen.text)  # noqa: E731
         screen = await self._until(lambda: self._drawn() if holds(self._drawn()) else None, timeout, awaited)
-        return copy.deepcopy(screen)
+        return screen.copy()
 
     async def read_until_idle(self, idle: float = DEFAULT_IDLE, *, timeout: float | None = None) -> str:
         """Take the text that comes until nothing has come for `idle` seconds, or the command has ended.
@@ -292,15 +292,15 @@ class TerminalHandle(RunningCommand):
     async def screen(self) -> Screen:
         """Return what the terminal shows now; later output does not change it."""
         self.last_used = next(_uses)
-        return copy.deepcopy(self._drawn())
+        return self._drawn().copy()
 
     # --- its size and its end ---
 
     async def resize(self, rows: int, columns: int) -> None:
-        """Give it another size; the programs in its foreground get SIGWINCH. Raises InvalidSetting."""
+        """Give it another size; the programs in its foreground get SIGWINCH. Raises UsageError."""
         _check_size("resize", rows, columns)
-        await self._channel.request(Request.RESIZE, BodyWriter().u16(rows).u16(columns).bytes())
         self._drawn().resize(rows, columns)
+        await self._channel.request(Request.RESIZE, BodyWriter().u16(rows).u16(columns).bytes())
         if self.recorder is not None:
             self.recorder.resize(rows, columns, self._now())
 
@@ -408,6 +408,11 @@ class TerminalHandle(RunningCommand):
             self._changed.ring()
 
     def _drawn(self) -> Screen:
+        if b"\x1b" not in self._undrawn:  # of plain text nobody sees what is beyond the scrollback
+            seen = self._screen.rows + SCROLLBACK
+            lines = self._undrawn.rsplit(b"\n", seen)
+            if len(lines) > seen:
+                del self._undrawn[: len(lines[0]) + 1]
         self._draw(len(self._undrawn))
         return self._screen
 

@@ -25,6 +25,7 @@ from pytest_sandbox.errors import (
     TerminalEnded,
     TerminalTimeout,
     UnknownKey,
+    UsageError,
 )
 from pytest_sandbox.faces import Sandbox, Terminal
 from pytest_sandbox.loop import run
@@ -63,6 +64,15 @@ def test_a_size_that_no_terminal_can_have_is_refused(sandbox: Sandbox, rows: int
         sandbox.terminal(rows=rows, columns=columns)
     with sandbox.terminal(["cat"]) as terminal, pytest.raises(InvalidSetting):
         terminal.resize(rows, columns)
+
+
+def test_a_size_that_no_screen_can_have_starts_nothing(sandbox: Sandbox) -> None:
+    with pytest.raises(UsageError, match="at most 1,000,000 cells"):
+        sandbox.terminal(["sleep", "1000"], rows=65_535, columns=65_535)
+    with sandbox.terminal(["cat"]) as terminal, pytest.raises(UsageError, match="at most 1,000,000 cells"):
+        terminal.resize(65_535, 65_535)
+
+    assert sandbox.sweep() == 0
 
 
 def test_without_a_command_it_is_the_users_shell(sandbox: Sandbox) -> None:
@@ -415,6 +425,15 @@ def test_a_screen_does_not_change_afterwards(sandbox: Sandbox) -> None:
         terminal.wait_for_screen("after")
 
     assert "after" not in before.text
+
+
+def test_the_screen_after_a_flood_of_lines(sandbox: Sandbox) -> None:
+    with sandbox.terminal("seq 100000; printf end", rows=5) as terminal:
+        terminal.expect(EOF)
+        screen = terminal.screen
+
+    assert screen.lines == ["99997", "99998", "99999", "100000", "end"]
+    assert screen.scrollback == [str(number) for number in range(98_997, 99_997)]
 
 
 def test_the_alternate_screen_comes_and_goes(sandbox: Sandbox) -> None:

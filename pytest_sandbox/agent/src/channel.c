@@ -379,7 +379,20 @@ static void count_read(struct output *o, size_t n)
     o->before_exit -= n < o->before_exit ? n : o->before_exit;
 }
 
-/* Read once from the child's pipe, straight into the frame. */
+/* As read(2), straight into the outbox. A terminal gives 4 KiB at a time, and a frame for each would cost more than they do; whatever
+ * stops the reading of more is met again by the next call. */
+static ssize_t read_some(const struct channel *c, const struct output *o, size_t room)
+{
+    uint8_t *at = agent.outbox.bytes + agent.outbox.used;
+    ssize_t n = read(o->source.fd, at, room);
+    for (ssize_t more = n; c->kind == KIND_TERMINAL && more > 0 && (size_t)n < room;) {
+        more = read(o->source.fd, at + n, room - (size_t)n);
+        n += more > 0 ? more : 0;
+    }
+    return n;
+}
+
+/* Read what there is, at most a frame, from the child's pipe or terminal. */
 static void read_output(struct channel *c, struct output *o)
 {
     size_t room = MAX_DATA;
@@ -396,7 +409,7 @@ static void read_output(struct channel *c, struct output *o)
     size_t start = frame_begin(FRAME_DATA, c->id);
     put_u8(&agent.outbox, o == &c->outputs[1] ? STREAM_STDERR : STREAM_MAIN);
     reserve(&agent.outbox, MAX_DATA);
-    ssize_t n = room ? read(o->source.fd, agent.outbox.bytes + agent.outbox.used, room) : 0;
+    ssize_t n = room ? read_some(c, o, room) : 0;
     if (n > 0 && !drop) {
         agent.outbox.used += (size_t)n;
         frame_end(start);

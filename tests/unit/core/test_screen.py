@@ -538,3 +538,25 @@ def test_giant_counts_cost_no_more_than_the_screen(function: str) -> None:
     screen.feed(f"x\x1b[999999999;999999999{function}".encode() * 200)
 
     check(screen)
+
+
+def test_a_copy_shows_the_same_and_stays_as_it_is() -> None:
+    screen = Screen(3, 20, scrollback=2)
+    screen.feed(b"one\r\ntwo\r\nthree\r\nfour\x1b]0;title\x07\x1b[?1049h\x1b[31mfull")
+    copied = screen.copy()
+    before = (copied.text, copied.scrollback, copied.title, copied.alternate, copied.cursor, copied.cell(2, 4))
+
+    screen.feed(b"\x1b[H\x1b[2J\x1b[?1049lgone\r\n\r\n\r\n\x1b]0;other\x07\x1b[?2004h")
+
+    assert (copied.text, copied.scrollback, copied.title, copied.alternate, copied.cursor, copied.cell(2, 4)) == before
+    assert copied.alternate
+    assert not copied.bracketed_paste
+
+
+def test_a_copy_can_be_fed_by_itself() -> None:
+    screen = Screen(2, 20)
+    screen.feed(b"same")
+    copied = screen.copy()
+    copied.feed(b" and other")
+
+    assert (screen.lines[0], copied.lines[0]) == ("same", "same and other")
