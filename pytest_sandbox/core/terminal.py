@@ -85,6 +85,8 @@ class TerminalOperations(ProcessOperations):
         else the oldest. Raises CommandNotStarted and its kinds, TerminalNotAvailable among them; UsageError for a size.
         """
         _check_size("terminal", rows, columns)
+        if buffer < 1:
+            raise InvalidSetting("terminal(buffer=…)", buffer, "a number of bytes above 0")
         screen = Screen(rows, columns, SCROLLBACK)  # which has a limit of its own
         inherited = {} if replace_env else self.settings.environment
         variables = {**({} if "TERM" in inherited else {"TERM": TERM}), **(env or {})}
@@ -315,8 +317,12 @@ class TerminalHandle(RunningCommand):
 
     @property
     def _over(self) -> bool:
-        """The command has ended, and all of its output is here."""
-        return bool(self._closed) or (self._channel.finished and not self._channel.waiting(0))
+        """The command has ended, and all of its output is here; a child that it left may write on and on."""
+        if self._closed:
+            return True
+        report = self._channel.exit_report
+        whole = report is not None and self._ring.total >= report.stdout
+        return self._channel.finished and (whole or not self._channel.waiting(0))
 
     async def _until(self, look: Callable[[], T | None], timeout: float | None, awaited: str) -> T:
         """Look after each change until there is something. Raises TerminalTimeout, TerminalEnded, SandboxLost."""
@@ -398,7 +404,7 @@ class TerminalHandle(RunningCommand):
     async def _watch(self) -> None:
         try:
             report = await self._channel.exit()
-            while self._channel.waiting(0):
+            while not self._over:
                 await self._changed.wait()
             if self.recorder is not None:
                 self.recorder.exit(report.status, self._now())

@@ -31,7 +31,7 @@ class Ring:
     def append(self, chunk: bytes) -> None:
         self.total += len(chunk)
         self._kept += chunk
-        del self._kept[: -self._limit]  # moves nothing: a bytearray's beginning is an offset
+        del self._kept[: max(0, len(self._kept) - self._limit)]  # moves nothing: a bytearray's beginning is an offset
 
     def content(self) -> bytes:
         return bytes(self._kept)
@@ -117,9 +117,14 @@ class PlainText(Parser):
 
 
 class Excerpt:
-    """Head and tail of a text that comes in pieces, together within a budget of tokens; so is the memory it takes."""
+    """Head and tail of a text that comes in pieces, together within a budget of tokens; so is the memory it takes.
+
+    Raises ValueError for a negative budget.
+    """
 
     def __init__(self, max_tokens: int) -> None:
+        if max_tokens < 0:
+            raise ValueError(f"max_tokens={max_tokens}; a budget is 0 or more")
         self._budget = max_tokens * BYTES_PER_TOKEN
         self._head = bytearray()
         self._tail = Ring(self._budget)

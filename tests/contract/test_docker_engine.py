@@ -35,7 +35,9 @@ from pytest_sandbox.errors import (
     EngineRequestFailed,
     EngineTimeout,
     ImageNotAvailable,
+    TerminalNotAvailable,
 )
+from pytest_sandbox.faces import Sandbox
 from pytest_sandbox.models import PullPolicy, SandboxSettings
 from tests.support.engine_proxy import EngineProxy, Fault
 
@@ -642,3 +644,14 @@ def _certificates(directory: Path) -> ssl.SSLContext:
     context.load_cert_chain(directory / "cert.pem", directory / "key.pem")
     context.verify_mode = ssl.CERT_REQUIRED
     return context
+
+
+@pytest.mark.parametrize("replaced_by", ["", "mkfifo /dev/ptmx", "ln -s /dev/null /dev/ptmx"])
+def test_a_container_that_has_no_terminals(replaced_by: str) -> None:
+    with Sandbox.create(SandboxSettings(image=IMAGE, pull=PullPolicy.NEVER)) as sandbox:
+        sandbox.exec(f"rm /dev/ptmx; {replaced_by}", check=True)
+
+        with pytest.raises(TerminalNotAvailable, match="did not start: no terminal"):
+            sandbox.terminal()
+
+        assert sandbox.exec(["true"]).ok

@@ -212,6 +212,21 @@ def test_the_end_comes_though_a_child_holds_the_terminal(sandbox: Sandbox) -> No
     assert not alive(sandbox, pid)
 
 
+def test_the_end_comes_though_a_child_writes_on_and_on(sandbox: Sandbox) -> None:
+    with sandbox.terminal("trap '' HUP; (while :; do echo on and on; done) & read go; echo last; exit 9") as terminal:
+        terminal.expect("on and on")
+        terminal.sendline()
+
+        assert "last\n" in terminal.expect(EOF, timeout=20).before
+        assert terminal.wait(timeout=20).exit_code == 9
+
+
+@pytest.mark.parametrize("buffer", [0, -1])
+def test_a_buffer_of_nothing_is_refused(sandbox: Sandbox, buffer: int) -> None:
+    with pytest.raises(InvalidSetting, match="a number of bytes above 0"):
+        sandbox.terminal(buffer=buffer)
+
+
 # --- output is whole ---
 
 

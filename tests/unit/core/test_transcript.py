@@ -38,6 +38,13 @@ def test_a_ring_takes_a_chunk_larger_than_itself() -> None:
     assert (ring.content(), ring.total) == (b"fgh", 8)
 
 
+def test_a_ring_of_nothing_keeps_nothing() -> None:
+    ring = Ring(0)
+    ring.append(b"abc")
+
+    assert (ring.content(), ring.total) == (b"", 3)
+
+
 # --- text without control sequences ---
 
 
@@ -108,6 +115,11 @@ def test_an_excerpt_never_exceeds_its_budget(max_tokens: int) -> None:
     assert excerpt.truncated
     assert len(excerpt.text.encode()) <= max_tokens * 4
     assert "\ufffd" not in excerpt.text
+
+
+def test_a_negative_budget_is_refused() -> None:
+    with pytest.raises(ValueError, match="0 or more"):
+        Excerpt(-1)
 
 
 def test_an_excerpt_has_head_and_tail_around_the_count() -> None:
