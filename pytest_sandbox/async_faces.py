@@ -171,6 +171,7 @@ class AsyncTerminal:
     read_until_idle = awaited(TerminalHandle.read_until_idle)
     collect = awaited(TerminalHandle.collect)
     lines = awaited_iterator(TerminalHandle.lines)
+    screenshot = awaited(TerminalHandle.screenshot)
     resize = awaited(TerminalHandle.resize)
     send_signal = awaited(TerminalHandle.send_signal)
     terminate = awaited(TerminalHandle.terminate)

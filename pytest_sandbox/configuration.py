@@ -32,6 +32,14 @@ class Isolation(Enum):
     NONE = "none"
 
 
+class RecordPolicy(Enum):
+    """Whose terminals' recordings are kept."""
+
+    OFF = "off"
+    FAILED = "failed"
+    ALL = "all"
+
+
 @dataclass(frozen=True)  # slots would make the class twice: 1 ms of every pytest run
 class SandboxSettings:
     """What a sandbox is made from. Equal settings make interchangeable sandboxes.
@@ -74,6 +82,9 @@ class RunSettings:
     """What holds for a whole run, whatever the sandboxes in it are made from.
 
     pool: sandboxes kept ready for each kind that tests use up.
+    record: whose terminals to record. recordings: the folder for that, from the run's root directory on.
     """
 
     pool: int = 1
+    record: RecordPolicy = RecordPolicy.OFF
+    recordings: str = "sandbox-recordings"

@@ -194,6 +194,7 @@ class Terminal:
     read_until_idle = blocking(TerminalHandle.read_until_idle)
     collect = blocking(TerminalHandle.collect)
     lines = blocking_iterator(TerminalHandle.lines)
+    screenshot = blocking(TerminalHandle.screenshot)
     resize = blocking(TerminalHandle.resize)
     send_signal = blocking(TerminalHandle.send_signal)
     terminate = blocking(TerminalHandle.terminate)

@@ -11,7 +11,7 @@ from collections.abc import Generator, Sequence
 
 import pytest
 
-from . import reporting, workers
+from . import recordings, reporting, workers
 from . import settings as settings_table
 from .async_fixtures import (
     async_class_sandbox,
@@ -77,6 +77,7 @@ def pytest_configure(config: pytest.Config) -> None:
         config.stash[settings_table.RUN] = settings_table.run_configured(config)
     except InvalidSetting as error:
         raise pytest.UsageError(str(error)) from None
+    recordings.register(config)
 
 
 def pytest_report_collectionfinish(config: pytest.Config, items: Sequence[pytest.Item]) -> list[str]:

@@ -18,7 +18,7 @@ from typing import Any, Literal, NamedTuple
 
 import pytest
 
-from .configuration import Isolation, PullPolicy, RunSettings, SandboxSettings
+from .configuration import Isolation, PullPolicy, RecordPolicy, RunSettings, SandboxSettings
 from .errors import InvalidSetting
 
 SETTINGS = pytest.StashKey[SandboxSettings]()  # what configured() returned for the run
@@ -75,6 +75,13 @@ def _absolute_path(value: object) -> PurePosixPath:
     path = PurePosixPath(_text(str(value)) if isinstance(value, PurePosixPath) else _text(value))
     # The root itself can't be a volume, and a `..` would make two names for one place.
     if not path.is_absolute() or path == PurePosixPath("/") or ".." in path.parts:
+        raise ValueError
+    return path
+
+
+def _directory(value: object) -> str:
+    path = _text(value)
+    if not path:
         raise ValueError
     return path
 
@@ -158,6 +165,7 @@ IMAGE = Syntax(_name, "an image's name, name@digest or id")
 USER = Syntax(_user, "a name, `uid`, `name:group` or `uid:gid`, or nothing for the image's own", str)
 NETWORK = Syntax(_network, "`none`, `bridge`, or the name of an engine's network", lambda name: name or "none")
 ABSOLUTE_PATH = Syntax(_absolute_path, "an absolute path other than `/`, without `..`")
+DIRECTORY = Syntax(_directory, "a path; a relative one starts at the run's root directory")
 SIZE = Syntax(_size, "bytes, or a number with `k`, `m` or `g`, at least `6m`", _written_size)
 NUMBER = Syntax(_number, "a number above 0", lambda number: f"{number:g}")
 COUNT = Syntax(_count, "a whole number above 0")
@@ -233,6 +241,8 @@ RUN_TABLE = (  # without a marker: they hold for the whole run
         "New sandboxes started ahead, beside the tests, once tests use them up (`isolation=container`, or changes "
         "outside of the workspace).",
     ),
+    Setting("record", one_of(RecordPolicy), "Of which tests to keep recordings of terminals (asciicast)."),
+    Setting("recordings", DIRECTORY, "Directory of the recordings."),
 )
 BY_NAME = {setting.name: setting for setting in TABLE}
 KEYWORDS = ", ".join(BY_NAME)

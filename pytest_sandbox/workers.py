@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from .recordings import recordings_of
 from .settings import RUN
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ def pool_of(config: pytest.Config) -> SandboxPool:
         from .loop import run
 
         pool = SandboxPool(find_engine, config.stash[RUN])
+        if (recordings := recordings_of(config)) is not None:
+            pool.recorder = recordings.record
         config.stash[POOL] = pool
         config.add_cleanup(lambda: run(pool.close()))
     return config.stash[POOL]

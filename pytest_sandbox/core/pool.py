@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ..engines.base import Engine
     from ..models import EngineDescription, SandboxSettings
     from .snapshot import Snapshot
+    from .terminal import MakeRecorder
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +52,7 @@ class SandboxPool:
         self._begun: dict[SandboxCore, Snapshot] = {}  # what those of Isolation.NONE were last brought to
         self._outside: dict[SandboxCore, object] = {}  # as keep_outside() was told
         self.description: EngineDescription | None = None
+        self.recorder: MakeRecorder | None = None  # of the terminals of sandboxes made from now on
 
     async def engine(self) -> Engine:
         """Return the engine. Raises EngineError, the same one each time."""
@@ -240,6 +242,7 @@ class SandboxPool:
             self._unusable[key] = error
             raise
         self._open.add(sandbox)
+        sandbox.recorder = self.recorder
         sandbox.home = self
         async with AsyncExitStack() as undo:
             undo.push_async_callback(self._remove, sandbox)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import codecs
 import json
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -49,6 +50,7 @@ class Recording:
         self._largest = largest
         self._cut = False
         self._events = Spool()  # lines of version 2
+        self._lock = threading.Lock()  # a terminal goes on in its loop while another thread saves
         decoder = codecs.getincrementaldecoder("utf-8")
         self._decoders = {"o": decoder("replace"), "i": decoder("replace")}
 
@@ -103,12 +105,15 @@ class Recording:
         if self._events.size + len(line) > self._largest:
             self._cut = True
             line = _line([round(at, 6), "m", "the recording is cut here: it reached its limit"])
-        self._events.append(line)
+        with self._lock:
+            self._events.append(line)
 
     def _lines(self) -> Iterator[bytes]:
-        rest = b""
-        for offset in range(0, self._events.size, _CHUNK):
-            *lines, rest = (rest + self._events.read_at(offset, _CHUNK)).split(b"\n")
+        rest, size = b"", self._events.size
+        for offset in range(0, size, _CHUNK):
+            with self._lock:
+                chunk = self._events.read_at(offset, min(_CHUNK, size - offset))
+            *lines, rest = (rest + chunk).split(b"\n")
             yield from (line + b"\n" for line in lines)
 
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from functools import cache
 from importlib import resources
 from itertools import groupby
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 from xml.sax.saxutils import escape
 
@@ -98,6 +99,17 @@ def _runs(screen: Screen) -> Iterator[_Run]:
             neighbours = list(group)
             text = "".join(run.text for run in neighbours)
             yield neighbours[0]._replace(columns=sum(run.columns for run in neighbours), text=text)
+
+
+def save(screen: Screen, path: Path) -> None:
+    """Write a picture of the kind that the suffix says. Raises UsageError for another one, or as png() does."""
+    match path.suffix.lower():
+        case ".svg":
+            path.write_text(svg(screen), encoding="utf-8")
+        case ".png":
+            path.write_bytes(png(screen))
+        case suffix:
+            raise UsageError(f"a screenshot is an .svg or a .png, not {suffix or 'a file without suffix'}: {path}")
 
 
 # --- SVG --------------------------------------------------------------------------------------------------------------

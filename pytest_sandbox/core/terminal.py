@@ -6,8 +6,10 @@ import asyncio
 import itertools
 import logging
 import math
+import os
 import re
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Protocol, TypeVar
 
 from ..agent.client import AgentClient, AgentFailure, Bell, Channel, ConnectionLost
@@ -18,6 +20,7 @@ from ..models import EOF, MEBIBYTE, Collected, Output, SandboxSettings, Terminal
 from .keys import key_bytes, pasted
 from .processes import REPLACE_ENVIRONMENT, ProcessOperations, RunningCommand, command_errors
 from .screen import Screen
+from .sources import in_thread
 from .transcript import BYTES_PER_TOKEN, Excerpt, Pattern, PlainText, Ring, alternatives, find_first
 
 logger = logging.getLogger(__name__)
@@ -49,13 +52,16 @@ class Recorder(Protocol):
     def exit(self, status: int, at: float) -> None: ...
 
 
+MakeRecorder = Callable[[str | Sequence[str], int, int, Mapping[str, str]], Recorder]
+
+
 class TerminalOperations(ProcessOperations):
     """terminal(), and the terminals that there are.
 
     recorder: makes what takes down a new terminal, from its command, rows, columns and the environment it is given.
     """
 
-    recorder: Callable[[str | Sequence[str], int, int, Mapping[str, str]], Recorder] | None = None
+    recorder: MakeRecorder | None = None
 
     def __init__(self, engine: Engine, settings: SandboxSettings, started: Started, client: AgentClient) -> None:
         super().__init__(engine, settings, started, client)
@@ -295,6 +301,16 @@ class TerminalHandle(RunningCommand):
         """Return what the terminal shows now; later output does not change it."""
         self.last_used = next(_uses)
         return self._drawn().copy()
+
+    async def screenshot(self, path: str | os.PathLike[str]) -> None:
+        """Draw what it shows now into a file, an SVG or a PNG by its suffix. Raises UsageError for another one.
+
+        A PNG takes the extra `screenshots`: UsageError says so.
+        """
+        from .screenshot import save
+
+        screen = await self.screen()
+        await in_thread(lambda: save(screen, Path(path)))
 
     # --- its size and its end ---
 

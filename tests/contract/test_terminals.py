@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -431,6 +432,21 @@ def test_a_screen_condition_that_never_holds(sandbox: Sandbox) -> None:
 def test_a_screen_condition_that_fails_raises_its_own_error(sandbox: Sandbox) -> None:
     with sandbox.terminal("echo shown; exec sleep 1000") as terminal, pytest.raises(IndexError):
         terminal.wait_for_screen(lambda screen: screen.lines[99])
+
+
+@pytest.mark.parametrize(("name", "beginning"), [("a.svg", b"<svg "), ("a.png", b"\x89PNG")])
+def test_a_screenshot_is_a_picture_of_the_screen(sandbox: Sandbox, tmp_path: Path, name: str, beginning: bytes) -> None:
+    with sandbox.terminal("printf '\\033[31mred'; cat") as terminal:
+        terminal.wait_for_screen("red")
+
+        terminal.screenshot(tmp_path / name)
+
+    assert (tmp_path / name).read_bytes().startswith(beginning)
+
+
+def test_a_screenshot_of_another_kind_is_refused(sandbox: Sandbox, tmp_path: Path) -> None:
+    with sandbox.terminal("cat") as terminal, pytest.raises(UsageError, match="svg"):
+        terminal.screenshot(tmp_path / "a.gif")
 
 
 def test_a_screen_does_not_change_afterwards(sandbox: Sandbox) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pytest_sandbox.core.screen import Screen
-from pytest_sandbox.core.screenshot import BACKGROUND, FOREGROUND, MARGIN, PALETTE, RGB, png, svg
+from pytest_sandbox.core.screenshot import BACKGROUND, FOREGROUND, MARGIN, PALETTE, RGB, png, save, svg
 from pytest_sandbox.errors import UsageError
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -159,6 +159,21 @@ def test_png_of_a_recording_has_the_size_of_the_screen() -> None:
 
     assert image.format == "PNG"
     assert (image.width - 2 * MARGIN) % 80 == (image.height - 2 * MARGIN) % 24 == 0
+
+
+@pytest.mark.parametrize(("name", "beginning"), [("a.svg", b"<svg "), ("a.PNG", b"\x89PNG")])
+def test_the_suffix_says_the_kind(name: str, beginning: bytes, tmp_path: Path) -> None:
+    save(Screen(), tmp_path / name)
+
+    assert (tmp_path / name).read_bytes().startswith(beginning)
+
+
+@pytest.mark.parametrize("name", ["a.gif", "a"])
+def test_other_kinds_are_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"an \.svg or a \.png"):
+        save(Screen(), tmp_path / name)
+
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("module", ["PIL", "fontpkg_jetbrains_mono"])
