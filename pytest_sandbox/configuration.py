@@ -49,6 +49,7 @@ class SandboxSettings:
     memory: bytes. cpus: cores, fractions allowed. pids: processes and threads.
     network: empty for none (loopback only), else the name of an engine network, `bridge` for the default one.
     timeout: seconds a command may take unless the call says otherwise, None for no limit.
+    paranoid: restoring compares every file's content, not only of those whose attributes tell of a change.
     terminals: open at once; beyond it an older one is closed.
     tolerated: paths and patterns outside of the workspace whose change does not make a container unfit for more tests.
     """
@@ -66,6 +67,7 @@ class SandboxSettings:
     ephemeral: Sequence[str] = ()
     tolerated: Sequence[str] = ("__pycache__",)  # Python writes one beside whatever it imports first
     isolation: Isolation = Isolation.WORKSPACE
+    paranoid: bool = False
     terminals: int = 64
 
     @property

@@ -225,6 +225,7 @@ TABLE = (
         one_of(Isolation),
         "What a test finds: a restored workspace, a new container, or whatever the last test left.",
     ),
+    Setting("paranoid", FLAG, "Restoring compares the content of every file, also of those that look unchanged."),
     Setting("terminals", COUNT, "Terminals of a sandbox; beyond it an older one is closed for each new one."),
     Setting("ephemeral", PATTERNS, "Paths in the workspace that snapshots leave out."),
     Setting(

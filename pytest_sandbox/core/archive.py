@@ -37,6 +37,7 @@ from .unpacking import HostTree, replacing
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
+_DIGEST = 32  # bytes of a BLAKE2b
 _HASHED = 4096  # bytes: what file systems make holes of
 
 
@@ -219,9 +220,25 @@ class Archive:
         """Yield a member's content as it is stored: of a sparse file its map and its pieces."""
         return _slice(self._spool, member)
 
+    def content_digests(self) -> bytes:
+        """Return 32 bytes for each member: the BLAKE2b of a file's content, zeros for what is sparse or no file."""
+        return self._content_digests
+
+    @cached_property
+    def _content_digests(self) -> bytes:
+        return b"".join(map(self._content_digest, self.members()))
+
+    def _content_digest(self, member: Member) -> bytes:
+        if member.kind is not MemberKind.FILE or member.real_size >= 0:
+            return bytes(_DIGEST)  # a hole of a terabyte is not to be hashed, here or there
+        digest = hashlib.blake2b(digest_size=_DIGEST)
+        for piece in self.content(member):
+            digest.update(piece)
+        return digest.digest()
+
     def digest(self, member: Member) -> bytes:
         """Return a hash of a file's content, the same whichever of its zeros are holes."""
-        digest = hashlib.blake2b(digest_size=32)
+        digest = hashlib.blake2b(digest_size=_DIGEST)
         for start, piece in self._stored(member):
             for at in range(0, len(piece), _HASHED):
                 block = piece[at : at + _HASHED]

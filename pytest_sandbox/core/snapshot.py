@@ -96,24 +96,25 @@ class SnapshotOperations(SessionBase):
         self._indexes.remember(snapshot, index)
         return snapshot
 
-    async def restore(self, snapshot: Snapshot, *, paranoid: bool = False) -> None:
+    async def restore(self, snapshot: Snapshot, *, paranoid: bool | None = None) -> None:
         """Bring the workspace back to a snapshot, of this sandbox or another one.
 
         In the sandbox that took it, or was brought to it before, only what changed is repaired. Change is seen by type,
-        mode, owner, size, times and inode, as git does; paranoid compares every content.
+        mode, owner, size, times and inode, as git does. paranoid, by default the setting, compares every content by its
+        hash: where times can't be trusted, as on a tmpfs, which notes no writes to mapped files.
         Raises UnsafeArchive or DamagedArchive for a snapshot of another sandbox that tells lies; NoSpaceInSandbox.
         """
         await self._forget_unused()
-        await self._bring_to(snapshot, paranoid=paranoid)
+        await self._bring_to(snapshot, paranoid=self.settings.paranoid if paranoid is None else paranoid)
         self._beginning = snapshot
 
-    async def changes(self, since: Snapshot | None = None, *, paranoid: bool = False) -> Changes:
+    async def changes(self, since: Snapshot | None = None, *, paranoid: bool | None = None) -> Changes:
         """Say what differs between a snapshot and the workspace as it is now.
 
         since: by default what the sandbox was last brought to by restore() or reset(); in a test that is its baseline.
         Changes is what snapshot() would tell: nothing of sockets, FIFOs, devices, mounts, and ephemeral paths. Times by
         themselves are no change. In a sandbox that has taken the snapshot or was brought to it, only what was touched
-        is read; paranoid reads all.
+        is read; paranoid, by default the setting, reads all.
         Raises NothingToCompareWith without a snapshot, if none is known; DamagedArchive, UnsafeArchive for archives of
         a sandbox that tells lies.
         """
@@ -121,7 +122,7 @@ class SnapshotOperations(SessionBase):
         if since is None:
             raise NothingToCompareWith(self.name)
         before, index = since.archive, self._indexes.of(since)
-        if index is not None and not paranoid:
+        if index is not None and not (self.settings.paranoid if paranoid is None else paranoid):
             changed = await changed_tree(self, self._root, before, index=index, left_out=self._ephemeral)
             if changed is not None:
                 part, gone = changed
@@ -180,6 +181,8 @@ class SnapshotOperations(SessionBase):
         with file_errors(self._root):
             try:
                 async with self.channel(Kind.RESTORE, body) as channel:
+                    if paranoid:
+                        await _send_digests(channel, archive)
                     await _send_needed(channel, archive)
                     result = BodyReader(await channel.result())
             except AgentFailure as failure:
@@ -196,6 +199,14 @@ class SnapshotOperations(SessionBase):
             with file_errors(self._root):
                 async with self.channel(Kind.FORGET, BodyWriter().u32(index).bytes()) as channel:
                     BodyReader(await channel.result()).done()
+
+
+async def _send_digests(channel: Channel, archive: Archive) -> None:
+    """Send what each content should hash to; the agent takes it all before it asks for anything."""
+    digests = await in_thread(archive.content_digests)
+    for start in range(0, len(digests), CHUNK):
+        if not await channel.send(digests[start : start + CHUNK]):
+            return
 
 
 async def _send_needed(channel: Channel, archive: Archive) -> None:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 import pytest
@@ -92,6 +94,52 @@ def test_a_root_that_something_is_mounted_over_is_brought_to_the_snapshot_there_
     mounting.restore(snapshot)
 
     assert mounting.persist().sha256 == snapshot.archive.sha256
+
+
+WRITE_MAPPED = """
+import mmap
+with open("d/f", "r+b") as file, mmap.mmap(file.fileno(), 0) as mapped:
+    mapped[0] = mapped[0]
+    print("mapped", flush=True)
+    input()
+    mapped[0] = ord("2")
+"""
+
+
+def test_a_write_to_a_mapped_file_is_caught_by_its_content(mounting: Sandbox) -> None:
+    with mounting.start([sys.executable, "-c", WRITE_MAPPED]) as writing:
+        assert writing.stdout.read_line() == b"mapped\n"
+        snapshot = mounting.snapshot()
+        writing.write(b"\n")
+        writing.wait(timeout=10)
+    assert mounting.read_text("d/f") == "2\n"
+
+    assert mounting.changes(snapshot, paranoid=True).modified == {"d/f"}
+    mounting.restore(snapshot, paranoid=True)
+
+    assert mounting.persist().sha256 == snapshot.archive.sha256
+
+
+def test_a_paranoid_restore_writes_only_what_differs(sandbox: Sandbox) -> None:
+    snapshot = sandbox.snapshot()
+    before = {entry.path: entry.inode for entry in sandbox.walk()}
+
+    sandbox.restore(snapshot, paranoid=True)
+
+    assert {entry.path: entry.inode for entry in sandbox.walk()} == before
+
+
+def test_the_setting_makes_restore_paranoid(mounting: Sandbox) -> None:
+    mounting._core.settings = replace(mounting.settings, paranoid=True)
+
+    with mounting.start([sys.executable, "-c", WRITE_MAPPED]) as writing:
+        writing.stdout.read_line()
+        snapshot = mounting.snapshot()
+        writing.write(b"\n")
+        writing.wait(timeout=10)
+    mounting.reset(snapshot)
+
+    assert mounting.read_text("d/f") == "1\n"
 
 
 def test_a_mount_in_the_workspace_is_left_alone_and_what_is_below_it_comes_back(mounting: Sandbox) -> None:

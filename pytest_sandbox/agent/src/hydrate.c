@@ -8,9 +8,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "blake2b.h"
 #include "extract.h"
 #include "files.h"
 #include "index.h"
+
+#define CHUNK (256 * 1024)
 
 /* The root directory, made anew if a test has removed it or put something else in its place. */
 static int open_or_make_root(const char *path)
@@ -128,8 +131,8 @@ _Noreturn void hydrate(struct reader *body)
 struct restoration {
     struct index index;
     int root;
-    uint8_t *state; /* of each entry: */
-    bool paranoid;
+    uint8_t *state;          /* of each entry: */
+    uint8_t (*digests)[DIGEST]; /* of each, what its content should have; a null pointer unless RESTORE is paranoid */
     uint64_t compared, removed, repaired, fetched;
 };
 
@@ -144,9 +147,35 @@ static void need(struct restoration *s, size_t entry)
 
 static void compare(struct restoration *s, size_t entry, const struct facts *f)
 {
-    const struct index_entry *e = &s->index.entries[entry];
     s->compared++;
-    if (!index_matches(e, f) || (s->paranoid && S_ISREG(f->mode)))
+    if (!index_matches(&s->index.entries[entry], f))
+        need(s, entry);
+}
+
+static void take_digests(struct restoration *s)
+{
+    size_t size = s->index.count * DIGEST, taken = 0;
+    s->digests = xrealloc(NULL, size);
+    for (size_t n; taken < size; taken += n)
+        if (!(n = input((uint8_t *)s->digests + taken, size - taken)))
+            fail(EPROTO, "restore", "digests");
+}
+
+/* Compare the content of a file that looks unchanged. What can't be read is fetched, as is what the host has no digest of. */
+static void compare_content(struct restoration *s, size_t entry, const struct walk *w)
+{
+    static uint8_t chunk[CHUNK];
+    struct blake2b hash;
+    uint8_t digest[DIGEST];
+    int fd = openat(w->directory, w->name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    ssize_t n = -1;
+    blake2b_begin(&hash);
+    while (fd >= 0 && (n = read(fd, chunk, sizeof chunk)) > 0)
+        blake2b_add(&hash, chunk, (size_t)n);
+    blake2b_end(&hash, digest);
+    if (fd >= 0)
+        close(fd);
+    if (n < 0 || memcmp(digest, s->digests[entry], DIGEST))
         need(s, entry);
 }
 
@@ -203,6 +232,9 @@ static void compare_tree(struct restoration *s)
             walk_skip(&w);
         } else {
             compare(s, i, &w.facts);
+            /* A further name of a file needs no look of its own: by its inode it is the first one's. */
+            if (s->digests && S_ISREG(w.facts.mode) && !entry->first && !(s->state[i] & NEEDED))
+                compare_content(s, i, &w);
         }
         i++;
     }
@@ -321,7 +353,7 @@ _Noreturn void restore(struct reader *body)
     struct restoration s = {0};
     char *root = take_string(body);
     (void)take_u32(body); /* the agent has looked the index up */
-    s.paranoid = take_u8(body);
+    bool paranoid = take_u8(body);
     if (!taken_whole(body))
         fail(EBADMSG, "open", "RESTORE body");
     if (!index_load(&s.index, WORKER_INDEX))
@@ -330,6 +362,8 @@ _Noreturn void restore(struct reader *body)
     s.state = calloc(s.index.count, 1);
     if (!s.state)
         fail(ENOMEM, "calloc", root);
+    if (paranoid)
+        take_digests(&s);
     compare_tree(&s);
     need_whole_groups(&s);
     size_t needed = ask_for_needed(&s);
