@@ -120,7 +120,9 @@ def test_a_write_to_a_mapped_file_is_caught_by_its_content(mounting: Sandbox) ->
     assert mounting.persist().sha256 == snapshot.archive.sha256
 
 
-def test_a_paranoid_restore_writes_only_what_differs(sandbox: Sandbox) -> None:
+@pytest.mark.parametrize("size", [0, 1, 127, 128, 129, 256, 1000, (256 << 10) - 1, 256 << 10, (256 << 10) + 1])
+def test_a_paranoid_restore_writes_only_what_differs(sandbox: Sandbox, size: int) -> None:
+    sandbox.write_bytes("blocks", bytes(number % 251 for number in range(size)))  # agent and host hash in blocks of 128
     snapshot = sandbox.snapshot()
     before = {entry.path: entry.inode for entry in sandbox.walk()}
 
