@@ -7,10 +7,15 @@ import os
 import sys
 from pathlib import Path
 
-from . import main_job, snapshots, terminals
+from . import main_job, setup_once, snapshots, terminals
 from .measure import machine, table
 
-SUITES = {"main_job": main_job.figures, "snapshots": snapshots.figures, "terminals": terminals.figures}
+SUITES = {
+    "main_job": main_job.figures,
+    "snapshots": snapshots.figures,
+    "setup_once": setup_once.figures,
+    "terminals": terminals.figures,
+}
 
 
 def main() -> int:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .errors import InfrastructureError
+from .errors import InfrastructureError, UsageError
 from .faces import Sandbox
+from .keeping import IMAGE_LABEL, IMAGE_NAME, Made
 from .loop import run
+from .models import Isolation, PullPolicy
+from .settings import overridden
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -18,24 +21,37 @@ if TYPE_CHECKING:
     from .core.pool import SandboxPool
     from .core.sandbox import SandboxCore
     from .core.snapshot import Snapshot
+    from .keeping import BaselineKeeper
     from .models import SandboxSettings
 
 
 @dataclass(frozen=True, slots=True)
 class Baseline:
-    """What to put into the workspace before a module's first test, in this order: trees, files, commands.
+    """What to put into the workspace before a module's first test, in this order: trees, files, commands, prepare.
 
     trees: path in the sandbox → local file or directory, copied with modes and links.
     files: path in the sandbox → content, text as UTF-8; a pair (content, mode) also sets the mode.
     commands: run one after another as exec() takes them; one that fails, fails every test that needs this baseline.
+    prepare: called last, with the sandbox, for what these three can't say.
 
     Paths are relative to the workspace. What a command does elsewhere in the container is part of the baseline too, but
-    can't be copied: in each further container all is done again. Processes and /tmp are not part of it.
+    can't be copied: in each further container all is done again. Processes and /tmp are not part of it. system: what is
+    done elsewhere is kept as well, in an image made by the engine, except for what is mounted.
+
+    It is kept for later runs, by all that is said here, the content of local files, the image and the settings. What
+    `prepare` does can't be seen: with it, a baseline is kept only if it has a key, which has to change with what it
+    does. key: any text, for whatever else decides about the outcome: a version, a date.
+    settings: of the sandbox in which it is made, by the marker's keywords, where they differ from the tests' own: a
+    network, say. That sandbox is made for the purpose; what is done outside of its workspace is lost, without system.
     """
 
     files: Mapping[str, str | bytes | tuple[str | bytes, int]] = field(default_factory=dict)
     trees: Mapping[str, Path] = field(default_factory=dict)
     commands: Sequence[str | Sequence[str]] = ()
+    prepare: Callable[[Sandbox], object] | None = None
+    key: str = ""
+    system: bool = False
+    settings: Mapping[str, object] = field(default_factory=dict)
 
     def __call__(self, sandbox: Sandbox) -> None:
         """Make this state in a sandbox."""
@@ -46,14 +62,13 @@ class Baseline:
             sandbox.write_bytes(path, content.encode() if isinstance(content, str) else content, mode=mode)
         for command in self.commands:
             sandbox.exec(command, check=True)
+        if self.prepare is not None:
+            self.prepare(sandbox)
 
-
-@dataclass(frozen=True, slots=True)
-class Made:
-    """A baseline: its workspace and, if it reaches beyond that, what stands for the rest in the pool."""
-
-    snapshot: Snapshot
-    outside: object | None
+    @property
+    def identified(self) -> bool:
+        """Whether all that it does can be told from what it says; a subclass may do anything."""
+        return bool(self.key) or (self.prepare is None and type(self) is Baseline)
 
 
 class PreparedBaseline:
@@ -62,60 +77,90 @@ class PreparedBaseline:
     One that changes something outside of the workspace can't be restored into another container: there it is made
     again, and the workspace then brought to what it was the first time.
 
+    name: of the module, for those who wait for it. keeper: has what other runs and workers made, None to do without.
+
     A failure is final for these settings: every later call raises it again, and no command is run a second time. Only
     a failure of the infrastructure is not held against the baseline: the next test gets a new sandbox and tries again.
     """
 
-    def __init__(self, make: Callable[[Sandbox], object] | None, pool: SandboxPool) -> None:
-        self._make = make
+    def __init__(
+        self,
+        make: Callable[[Sandbox], object] | None,
+        pool: SandboxPool,
+        keeper: BaselineKeeper | None = None,
+        name: str = "baseline",
+    ) -> None:
+        self._baseline = make if isinstance(make, Baseline) or make is None else Baseline(prepare=make)
         self._pool = pool
+        self._keeper = keeper
+        self._name = name
         self._made: list[tuple[SandboxSettings, Made | Failure]] = []  # settings hold a dict and can't be a key
 
     def lease(self, settings: SandboxSettings, *, instead: Snapshot | None = None) -> SandboxCore:
         """Return a sandbox at the baseline made with these settings; without one, as the image has it.
 
-        instead: a snapshot to begin at, whatever the baseline is.
+        instead: a snapshot to begin at, whatever the baseline has in the workspace.
         """
-        if self._make is None or instead is not None:
+        if self._baseline is None or (instead is not None and not self._baseline.system):
             return run(self._pool.lease(settings, instead))
-        made = self._made_with(self._make, settings)
-        core = run(self._pool.lease(settings, made.snapshot, made.outside))
+        made = self._made_with(self._baseline, settings)
+        if made.image:
+            settings = replace(settings, image=made.image, pull=PullPolicy.NEVER)
+        core = run(self._pool.lease(settings, instead or made.snapshot, made.outside))
         if made.outside is not None and not self._pool.has_outside(core):
             with ExitStack() as undo:
                 undo.callback(lambda: run(self._pool.release(core)))
-                self._make(Sandbox(core))
+                self._baseline(Sandbox(core))
                 run(core.reset(made.snapshot))
                 run(self._pool.keep_outside(core, made.outside))
                 undo.pop_all()
         return core
 
-    def _made_with(self, make: Callable[[Sandbox], object], settings: SandboxSettings) -> Made:
+    def _made_with(self, baseline: Baseline, settings: SandboxSettings) -> Made:
         outcome = next((outcome for made_with, outcome in self._made if made_with == settings), None)
         if outcome is None:
-            outcome = self._prepare(make, settings)
+            outcome = self._prepare(baseline, settings)
             self._made.append((settings, outcome))
         if isinstance(outcome, Failure):
             # With the traceback it had at first: each raise of one exception would add to the frames of the last.
             raise outcome.error.with_traceback(outcome.traceback)
         return outcome
 
-    def _prepare(self, make: Callable[[Sandbox], object], settings: SandboxSettings) -> Made | Failure:
-        core = run(self._pool.lease(settings))
+    def _prepare(self, baseline: Baseline, settings: SandboxSettings) -> Made | Failure:
         try:
-            if not core.watched:  # the pool has it done only where it needs to know itself
-                run(core.watch_outside())
-            make(Sandbox(core))
-            # Ends every process, too: what still ran could change a file behind the snapshot's back.
-            outside = object() if run(core.look_outside()) else None
-            snapshot = run(core.snapshot("baseline"))
-            if outside is not None:
-                run(self._pool.keep_outside(core, outside))
-            return Made(snapshot, outside)
+            return self._obtain(baseline, overridden(settings, baseline.settings, "Baseline.settings"))
         except InfrastructureError:
             raise
         except Exception as error:  # noqa: BLE001  # whatever a user's function raises is kept, and raised for every test
             error.add_note("raised by the fixture sandbox_baseline, and so for each test that needs it")
             return Failure(error, error.__traceback__)
+
+    def _obtain(self, baseline: Baseline, settings: SandboxSettings) -> Made:
+        if self._keeper is not None and baseline.identified:
+            return self._keeper.obtain(baseline, settings, self._name, lambda key: self._make(baseline, settings, key))
+        if baseline.system:
+            raise UsageError("Baseline(prepare=…, system=True) needs key=…, by which its image is found again")
+        return self._make(baseline, settings)
+
+    def _make(self, baseline: Baseline, settings: SandboxSettings, key: str = "") -> Made:
+        # Nobody else is to get a container of which the system was changed, or one with another network.
+        apart = baseline.system or bool(baseline.settings)
+        core = run(self._pool.lease(replace(settings, isolation=Isolation.CONTAINER) if apart else settings))
+        try:
+            if not apart and not core.watched:  # the pool has it done only where it needs to know itself
+                run(core.watch_outside())
+            baseline(Sandbox(core))
+            # Each ends every process, too: what still ran could change a file behind the snapshot's back.
+            changed = run(core.sweep()) is None if apart else bool(run(core.look_outside()))
+            snapshot = run(core.snapshot("baseline"))
+            if baseline.system:
+                engine = run(self._pool.engine())
+                image = run(engine.commit(core.container, f"{IMAGE_NAME}:{key[:16]}", {IMAGE_LABEL: key}))
+                return Made(snapshot, image=image)
+            outside = object() if changed else None
+            if outside is not None:
+                run(self._pool.keep_outside(core, outside))
+            return Made(snapshot, outside=outside)
         finally:
             run(self._pool.release(core))
 

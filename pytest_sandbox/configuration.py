@@ -85,8 +85,12 @@ class RunSettings:
 
     pool: sandboxes kept ready for each kind that tests use up.
     record: whose terminals to record. recordings: the folder for that, from the run's root directory on.
+    store: folder in which baselines are kept, empty for one in the user's cache, `none` to keep nothing.
+    refresh: make kept baselines anew.
     """
 
     pool: int = 1
     record: RecordPolicy = RecordPolicy.OFF
     recordings: str = "sandbox-recordings"
+    store: str = ""
+    refresh: bool = False

@@ -13,7 +13,7 @@ import pytest
 
 from . import reporting
 from . import settings as settings_table
-from .workers import pool_of
+from .workers import close_keeper, keeper_of, pool_of
 
 if TYPE_CHECKING:
     from .baseline import Baseline, PreparedBaseline
@@ -83,7 +83,8 @@ def sandbox_settings(pytestconfig: pytest.Config) -> SandboxSettings:
 def sandbox_baseline() -> Baseline | Callable[[Sandbox], object] | None:
     """What a module's tests begin from: override it to return a Baseline, or a function that fills a given Sandbox.
 
-    Made once per module and settings. None: the workspace is as the image has it, usually empty.
+    Made once and kept; a function, once per module and settings. None: the workspace is as the image has it, usually
+    empty.
     """
     return None
 
@@ -95,16 +96,20 @@ def sandbox_pool(pytestconfig: pytest.Config) -> Iterator[SandboxPool]:
 
     pool = pool_of(pytestconfig)
     yield pool
+    close_keeper(pytestconfig)
     run(pool.close())
 
 
 @pytest.fixture(scope="module")
 def _prepared_baseline(
-    sandbox_baseline: Baseline | Callable[[Sandbox], object] | None, sandbox_pool: SandboxPool
+    request: pytest.FixtureRequest,
+    sandbox_baseline: Baseline | Callable[[Sandbox], object] | None,
+    sandbox_pool: SandboxPool,
 ) -> PreparedBaseline:
     from .baseline import PreparedBaseline
 
-    return PreparedBaseline(sandbox_baseline, sandbox_pool)
+    name = f"baseline of {request.node.nodeid}"
+    return PreparedBaseline(sandbox_baseline, sandbox_pool, keeper_of(request.config), name)
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ It imports nothing of ours but the settings, which stand in configuration.py bec
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import PurePosixPath
@@ -230,6 +231,15 @@ class Container:
     image: str
     image_digest: str
     image_user: str
+
+
+@dataclass(frozen=True, slots=True)
+class StoredImage:
+    """An image on the engine. created: seconds since the epoch, by the engine's clock."""
+
+    id: str
+    created: float
+    labels: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)

@@ -172,6 +172,7 @@ COUNT = Syntax(_count, "a whole number above 0")
 AMOUNT = Syntax(_amount, "a whole number, 0 for none")
 SECONDS = Syntax(_seconds, "seconds above 0, or `none`", lambda number: "none" if number is None else f"{number:g}")
 PATTERNS = Syntax(_lines, "patterns, one a line", "\n".join, lines=True)
+FOLDER = Syntax(_text, "a folder, relative to pytest's rootdir; `none`; or nothing for one in the user's cache")
 FLAG = Syntax(_flag, "`yes` or `no`", lambda flag: "yes" if flag else "no", flag=True)
 VARIABLES = Syntax(_variables, "`NAME=value` lines (a marker also takes a dict)", "\n".join, lines=True)
 
@@ -244,6 +245,8 @@ RUN_TABLE = (  # without a marker: they hold for the whole run
     ),
     Setting("record", one_of(RecordPolicy), "Of which tests to keep recordings of terminals (asciicast)."),
     Setting("recordings", DIRECTORY, "Directory of the recordings."),
+    Setting("store", FOLDER, "Where baselines are kept for the next run."),
+    Setting("refresh", FLAG, "Make kept baselines anew, once in this run."),
 )
 BY_NAME = {setting.name: setting for setting in TABLE}
 KEYWORDS = ", ".join(BY_NAME)

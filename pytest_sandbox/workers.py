@@ -6,6 +6,12 @@ takes its sandboxes with it, as their streams end.
 
 from __future__ import annotations
 
+import os
+import tempfile
+import uuid
+from contextlib import nullcontext
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,8 +21,10 @@ from .settings import RUN
 
 if TYPE_CHECKING:
     from .core.pool import SandboxPool
+    from .keeping import BaselineKeeper
 
 POOL = pytest.StashKey["SandboxPool"]()
+KEEPER = pytest.StashKey["BaselineKeeper"]()
 MESSAGES = pytest.StashKey[dict[str, str]]()
 
 
@@ -33,6 +41,51 @@ def pool_of(config: pytest.Config) -> SandboxPool:
         config.stash[POOL] = pool
         config.add_cleanup(lambda: run(pool.close()))
     return config.stash[POOL]
+
+
+def keeper_of(config: pytest.Config) -> BaselineKeeper:
+    """Return what this process keeps baselines with, made on first use; the workers of a run are one run to it."""
+    if KEEPER not in config.stash:
+        from .core.store import Store
+        from .keeping import BaselineKeeper
+
+        run = config.stash[RUN]
+        tell = partial(notify, config)
+        store = Store(_store_folder(config, run.store), tell)
+        identity = config.workerinput["testrunuid"] if is_worker(config) else uuid.uuid4().hex  # type: ignore[attr-defined]
+        keeper = BaselineKeeper(pool_of(config), store, identity, tell, refresh=run.refresh)
+        config.stash[KEEPER] = keeper
+    return config.stash[KEEPER]
+
+
+def close_keeper(config: pytest.Config) -> None:
+    """Let go of kept baselines, if any were used, while the engine can still be asked."""
+    if (keeper := config.stash.get(KEEPER, None)) is not None:
+        keeper.close()
+
+
+def _store_folder(config: pytest.Config, chosen: str) -> Path:
+    if chosen == "none":
+        folder = tempfile.TemporaryDirectory(prefix="pytest-sandbox-")
+        config.add_cleanup(folder.cleanup)
+        return Path(folder.name)
+    if chosen:
+        return config.rootpath / Path(chosen).expanduser()
+    import platformdirs
+
+    return platformdirs.user_cache_path("pytest-sandbox", appauthor=False) / "store"
+
+
+def notify(config: pytest.Config, message: str) -> None:
+    """Write a line where people see it at once, whatever is captured at the moment; callable from any thread."""
+    reporter = config.pluginmanager.getplugin("terminalreporter")
+    capture = config.pluginmanager.getplugin("capturemanager")
+    with capture.global_and_fixture_disabled() if capture is not None else nullcontext():
+        if reporter is not None and not is_worker(config):
+            reporter.ensure_newline()
+            reporter.write_line(f"sandbox: {message}", flush=True)
+        else:  # a worker's reporter writes to nowhere, but its standard error is the controller's
+            os.write(2, f"sandbox: {message}\n".encode(errors="replace"))
 
 
 def uses_sandboxes(config: pytest.Config) -> bool:

@@ -67,6 +67,17 @@ class SandboxPool:
             self._engine = engine
         return self._engine
 
+    async def image_digest(self, settings: SandboxSettings) -> str:
+        """Return the content id of the settings' image. Raises EngineError, ImageNotAvailable, each time the same."""
+        engine = await self.engine()
+        key = settings.container_key
+        self._raise_if_unusable(key)
+        try:
+            return await engine.ensure_image(settings)
+        except ImageNotAvailable as error:
+            self._unusable[key] = error
+            raise
+
     async def lease(
         self, settings: SandboxSettings, baseline: Snapshot | None = None, outside: object = None
     ) -> SandboxCore:

@@ -39,20 +39,23 @@ UNUSED_LIMIT = 14 * DAY  # what nobody has used for so long is removed
 SIZE_LIMIT = 4 * 1024**3  # bytes of archives; beyond it what was not used for longest is removed
 PATIENCE = 1.0  # seconds of waiting before it is said what for
 
-_SHA256 = re.compile(r"[0-9a-f]{64}")
+_SHA256 = re.compile(r"([0-9a-f]{64})?")
 
 
 @dataclass(frozen=True)
 class Kept:
-    """What was made for a key: an archive, and short texts that belong to it."""
+    """What was made for a key: an archive, or None if it is known that there is none to keep; and short texts."""
 
-    archive: Archive
+    archive: Archive | None
     facts: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class _Record:
-    """What keys/<key> says: damaged or made by hand it may name an archive that is not there, but none outside."""
+    """What keys/<key> says: damaged or made by hand it may name an archive that is not there, but none outside.
+
+    sha256: of the archive, empty without one.
+    """
 
     sha256: str
     facts: Mapping[str, str]
@@ -98,7 +101,8 @@ class Store:
             if (kept := self._usable(key, name, usable)) is not None:
                 return kept
             made = make()
-            made.archive.members()  # raises for one that no sandbox would take; it is not kept
+            if made.archive is not None:
+                made.archive.members()  # raises for one that no sandbox would take
             try:
                 self._put(key, made)
             except OSError as error:
@@ -149,8 +153,8 @@ class Store:
             sha256 = self._names(path.name)
             if sha256 in objects:
                 keys_of.setdefault(sha256, []).append(path)
-            else:
-                path.unlink()  # its archive is gone
+            elif sha256 != "" or path.stat().st_mtime < oldest:
+                path.unlink()  # its archive is gone, or there never was one and nobody asks any more
         for sha256 in objects.keys() - keys_of.keys():
             _remove_unused(objects[sha256])
         used = {sha256: max(path.stat().st_mtime for path in keys) for sha256, keys in keys_of.items()}
@@ -164,12 +168,13 @@ class Store:
                     path.unlink()
         self._tidy(oldest)
 
-    def _names(self, key: str) -> str:
+    def _names(self, key: str) -> str | None:
+        """Return the hash that a key's record has, None without a record that can be read."""
         try:
             record = self._record(key)
         except _Damaged:
-            return ""
-        return record.sha256 if record is not None else ""
+            return None
+        return record.sha256 if record is not None else None
 
     # --- taking out ---------------------------------------------------------------------------------------------------
 
@@ -185,7 +190,7 @@ class Store:
             if record is None:
                 return None
             path = self._path("objects", record.sha256)
-            archive = _whole_archive(path, record.sha256)
+            archive = _whole_archive(path, record.sha256) if record.sha256 else None
         except FileNotFoundError:
             return None
         except (_Damaged, ArchiveError, OSError) as error:
@@ -232,22 +237,23 @@ class Store:
     def _put(self, key: str, made: Kept) -> None:
         """Keep it; the key's lock is held. Raises OSError."""
         archive = made.archive
-        if archive.size > self._size_limit:
+        if archive is not None and archive.size > self._size_limit:
             raise OSError(errno.EFBIG, f"its {archive.size} bytes are more than the {self._size_limit} kept in all")
-        target = self._path("objects", archive.sha256)
-        partial = self._path("partial", key)
         for folder in ("objects", "keys", "partial"):
             self._make_folder(folder)
-        record = {"key": key, "sha256": archive.sha256, "facts": dict(made.facts)}
+        partial = self._path("partial", key)
+        sha256 = archive.sha256 if archive is not None else ""
         try:
-            # Not synced to the disk: after a crash of the machine it may be short, and its hash tells that.
-            with os.fdopen(_create(partial), "wb") as file:
-                for offset in range(0, archive.size, CHUNK):
-                    file.write(archive.read_at(offset, CHUNK))
+            if archive is not None:
+                # Not synced to the disk: after a crash of the machine it may be short, and its hash tells that.
+                with os.fdopen(_create(partial), "wb") as file:
+                    for offset in range(0, archive.size, CHUNK):
+                        file.write(archive.read_at(offset, CHUNK))
             with self._renaming():
-                partial.rename(target)
-                with os.fdopen(_create(partial), "w") as file:
-                    json.dump(record, file)
+                if archive is not None:
+                    partial.rename(self._path("objects", sha256))
+                with os.fdopen(_create(partial), "w") as record:
+                    json.dump({"key": key, "sha256": sha256, "facts": dict(made.facts)}, record)
                 partial.rename(self._path("keys", key))
         finally:
             partial.unlink(missing_ok=True)

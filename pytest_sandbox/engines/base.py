@@ -5,10 +5,11 @@ A new engine is one file beside this one that implements Engine, and one line in
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from ..models import Container, EngineDescription, RootChange, SandboxSettings
+from ..models import Container, EngineDescription, RootChange, SandboxSettings, StoredImage
 
 
 class ByteStream(Protocol):
@@ -87,6 +88,23 @@ class Engine(Protocol):
 
     async def remove(self, container: Container) -> None:
         """Make sure that the container is gone, killing it if need be. Gone already is success."""
+        ...
+
+    async def commit(self, container: Container, name: str, labels: Mapping[str, str]) -> str:
+        """Make an image of a container's root file system, and return its content id.
+
+        It is configured as the image that the container was made from: user, entrypoint, command, environment; with
+        these labels and none of the container's. Volumes and other mounts are not in it. name: may be taken away from
+        another image.
+        """
+        ...
+
+    async def images(self, label: str) -> list[StoredImage]:
+        """Return the images that have a label, `name` or `name=value`."""
+        ...
+
+    async def remove_image(self, image: str) -> None:
+        """Remove an image, unless a container was made from it. Gone already is success."""
         ...
 
     async def close(self) -> None:

@@ -46,7 +46,7 @@ from ..errors import (
     ImageNotAvailable,
     SandboxError,
 )
-from ..models import ChangeKind, Container, EngineDescription, PullPolicy, RootChange, SandboxSettings
+from ..models import ChangeKind, Container, EngineDescription, PullPolicy, RootChange, SandboxSettings, StoredImage
 from .base import ByteStream, Started
 from .blocking import in_thread
 from .runs import Run, current_run
@@ -59,6 +59,7 @@ Result = TypeVar("Result")
 PROBE_SECONDS = 3  # for "who are you": what a user waits in front of a hanging engine
 CALL_SECONDS = 30  # for one request; the slowest, a start with a network under full load, took 4 s
 START_SECONDS = 90  # for the handful of requests that make a container, the agent volume included
+COMMIT_SECONDS = 600  # the engine copies what a set-up wrote, in one request
 PULL_SECONDS = 900  # for the whole of an image, also when another process is at it
 SIMULTANEOUS_CALLS = 8  # more of them only queue up inside the engine
 
@@ -104,8 +105,10 @@ class _Attached:
 class DockerEngine:
     """One engine, as one process uses it. See Engine for what its methods promise."""
 
-    def __init__(self, api: docker.APIClient, description: EngineDescription, cores: int) -> None:
-        self._api = api
+    def __init__(self, connect: Callable[[int], docker.APIClient], description: EngineDescription, cores: int) -> None:
+        # A client for requests of so many seconds: the bound belongs to the client.
+        self._connect = connect
+        self._api = connect(CALL_SECONDS)
         self._description = description
         self._cores = cores
         self._calls = asyncio.Semaphore(SIMULTANEOUS_CALLS)
@@ -127,11 +130,11 @@ class DockerEngine:
                 probe = docker.APIClient(base_url=endpoint, tls=tls, timeout=PROBE_SECONDS)
                 try:
                     description, cores = _describe(probe, endpoint)
-                    # A second client, for its timeout belongs to the client; with the version known it asks nothing.
-                    api = docker.APIClient(base_url=endpoint, tls=tls, timeout=CALL_SECONDS, version=probe.api_version)
                 finally:
                     probe.close()
-            return cls(api, description, cores)
+                # With the version known a new client asks nothing.
+                further = partial(docker.APIClient, base_url=endpoint, tls=tls, version=probe.api_version)
+                return cls(lambda seconds: further(timeout=seconds), description, cores)
 
         return await _bounded(in_thread(connect), EngineTimeout(endpoint, "version", PROBE_SECONDS), PROBE_SECONDS)
 
@@ -189,6 +192,22 @@ class DockerEngine:
 
     async def remove(self, container: Container) -> None:
         await self._in_thread(lambda: self._remove(container.id, container.name), "remove", container.name)
+
+    async def commit(self, container: Container, name: str, labels: Mapping[str, str]) -> str:
+        return await self._in_thread(
+            lambda: self._commit(container, name, labels), "commit", container.name, COMMIT_SECONDS
+        )
+
+    async def images(self, label: str) -> list[StoredImage]:
+        def images() -> list[StoredImage]:
+            with self._call("images", label):
+                found = self._api.images(filters={"label": label})
+            return [StoredImage(image["Id"], float(image["Created"]), image["Labels"] or {}) for image in found]
+
+        return await self._in_thread(images, "images", label)
+
+    async def remove_image(self, image: str) -> None:
+        await self._in_thread(lambda: self._remove_image(image), "image remove", image)
 
     async def sweep(self) -> None:
         """Remove the containers that killed runs of this host left on the engine. A live run's are never touched."""
@@ -403,6 +422,35 @@ class DockerEngine:
                         raise ImageNotAvailable(settings.image, settings.pull.value, _one_line(progress["error"]))
         except EngineRequestFailed as error:
             raise ImageNotAvailable(settings.image, settings.pull.value, error.reason) from error
+
+    def _commit(self, container: Container, name: str, labels: Mapping[str, str]) -> str:
+        with self._call("image inspect", container.image):
+            config = dict(self._api.inspect_image(container.image_digest)["Config"] or {})  # type: ignore[no-untyped-call]
+        # What is left out here the engine takes from the container, whose entrypoint is the agent and whose labels say
+        # that it may be swept.
+        config["Entrypoint"] = config.get("Entrypoint") or []
+        blank = dict.fromkeys((LABEL_RUN, LABEL_HOST, LABEL_VERSION), "")
+        config["Labels"] = {**(config.get("Labels") or {}), **blank, **labels}
+        repository, _, tag = name.partition(":")
+        api = self._connect(COMMIT_SECONDS)
+        try:
+            with self._call("commit", container.name, COMMIT_SECONDS):
+                # Not paused: nothing runs there but the agent, which waits.
+                made = api.commit(container.id, repository, tag, pause=False, conf=config)
+        finally:
+            api.close()
+        return str(made["Id"])
+
+    def _remove_image(self, image: str) -> None:
+        with self._call("image remove", image):
+            try:
+                self._api.remove_image(image)
+            except docker.errors.NotFound:
+                pass  # gone is what we wanted
+            except docker.errors.APIError as error:
+                if error.status_code != 409:
+                    raise
+                logger.debug("image.remove.refused image=%s reason=%s", image, error.explanation)
 
     # --- the end --------------------------------------------------------------------------------------------------
 

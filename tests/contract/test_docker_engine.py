@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import docker
@@ -505,6 +506,88 @@ async def test_an_image_may_be_named_by_its_id(engine: DockerEngine) -> None:
     digest = await engine.ensure_image(SETTINGS)
 
     assert await engine.ensure_image(SandboxSettings(image=digest, pull=PullPolicy.NEVER)) == digest
+
+
+# --- images made of containers ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def configured_image(api: docker.APIClient, name: str) -> Iterator[str]:
+    """An image that says all that can be said of how to run it."""
+    container = api.create_container(IMAGE, ["never", "started"], name=f"{name}-source")
+    says = {
+        "Entrypoint": ["/bin/echo"],
+        "Cmd": ["by default"],
+        "User": "1000:1000",
+        "Env": ["PATH=/bin", "A=b"],
+        "WorkingDir": "/bin",
+        "Labels": {"theirs": "1"},
+    }
+    image = api.commit(container["Id"], name, "source", conf=says)
+    api.remove_container(container["Id"])
+    yield image["Id"]
+    api.remove_image(image["Id"], force=True)
+
+
+@pytest.mark.parametrize("configured", [True, False])
+@pytest.mark.asyncio
+async def test_an_image_of_a_container_has_its_files_and_the_configuration_of_the_image_before(
+    engine: DockerEngine, api: docker.APIClient, name: str, configured: bool, request: pytest.FixtureRequest
+) -> None:
+    image = request.getfixturevalue("configured_image") if configured else IMAGE
+    core = await SandboxCore.create(engine, replace(SETTINGS, image=image))
+    await core.write_text("/etc/made", "in the system", user="0")
+    await core.write_text("made", "in the workspace")
+    await core.write_text("/tmp/made", "in /tmp")
+
+    try:
+        made = await engine.commit(core.container, f"{name}:made", {"test": name})
+        await core.close()
+
+        before, after = (api.inspect_image(each)["Config"] for each in (image, made))  # type: ignore[no-untyped-call]
+        for key in ("Entrypoint", "Cmd", "Env"):
+            assert (after.get(key) or None, key) == (before.get(key) or None, key)
+        assert after["WorkingDir"] == (before["WorkingDir"] or "/")
+        assert after["User"] == (before["User"] or "0:0")
+        theirs = before["Labels"] or {}
+        assert {label: text for label, text in after["Labels"].items() if text} == {**theirs, "test": name}
+        async with await SandboxCore.create(engine, replace(SETTINGS, image=made)) as again:
+            assert await again.read_text("/etc/made") == "in the system"
+            assert not await again.exists("made")
+            assert not await again.exists("/tmp/made")
+    finally:
+        api.remove_image(f"{name}:made", force=True)
+
+
+@pytest.mark.asyncio
+async def test_images_are_found_by_label_and_removed_when_no_container_needs_them(
+    engine: DockerEngine, name: str
+) -> None:
+    core = await SandboxCore.create(engine, SETTINGS)
+    made = await engine.commit(core.container, f"{name}:made", {"test": name})
+    await core.close()
+    assert [(image.id, image.labels["test"]) for image in await engine.images(f"test={name}")] == [(made, name)]
+
+    async with await SandboxCore.create(engine, replace(SETTINGS, image=made)):
+        await engine.remove_image(made)
+        assert [image.id for image in await engine.images(f"test={name}")] == [made]
+
+    await engine.remove_image(made)
+    await engine.remove_image(made)
+    assert await engine.images(f"test={name}") == []
+
+
+@pytest.mark.asyncio
+async def test_a_commit_that_the_engine_refuses_is_its_own_error(
+    proxy: EngineProxy, engine: DockerEngine, name: str
+) -> None:
+    async with await SandboxCore.create(engine, SETTINGS) as core:
+        proxy.fault(r"POST .*/commit", Fault.REFUSE)
+
+        with pytest.raises(EngineError):
+            await engine.commit(core.container, f"{name}:made", {"test": name})
+
+    assert await engine.images(f"test={name}") == []
 
 
 # --- endpoints --------------------------------------------------------------------------------------------------------

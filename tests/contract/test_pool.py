@@ -44,6 +44,7 @@ class Borrowed:
         self._engine = engine
         self.describe, self.ensure_image, self.alive = engine.describe, engine.ensure_image, engine.alive
         self.post_mortem, self.remove, self.changes = engine.post_mortem, engine.remove, engine.changes
+        self.commit, self.images, self.remove_image = engine.commit, engine.images, engine.remove_image
         self.started: list[Container] = []
 
     async def start(self, settings: SandboxSettings, name: str) -> Started:

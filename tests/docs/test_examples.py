@@ -39,6 +39,7 @@ def test_examples_run(page: Path, pytester: pytest.Pytester, monkeypatch: pytest
         monkeypatch.delenv(name)
     monkeypatch.setenv("SANDBOX_IMAGE", IMAGE)
     monkeypatch.setenv("SANDBOX_PULL", "never")
+    monkeypatch.setenv("SANDBOX_STORE", "none")
     conftest = None
     tests = 0
     for line, source in blocks(page, "python"):

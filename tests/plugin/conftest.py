@@ -19,8 +19,11 @@ RunSuite = Callable[..., pytest.RunResult]
 
 
 @pytest.fixture(autouse=True)
-def only_test_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Settings of whoever runs this suite don't reach the suites in it; theirs use the small image and never pull."""
+def only_test_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Settings of whoever runs this suite don't reach the suites in it; theirs use the small image and never pull.
+
+    Nor do kept baselines: each test has a store of its own.
+    """
     for name in [name for name in os.environ if name.startswith("SANDBOX_")]:
         monkeypatch.delenv(name)
     # A worker of this suite is not to be taken for a worker of the suite it runs.
@@ -28,6 +31,7 @@ def only_test_settings(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name)
     monkeypatch.setenv("SANDBOX_IMAGE", IMAGE)
     monkeypatch.setenv("SANDBOX_PULL", "never")
+    monkeypatch.setenv("SANDBOX_STORE", str(tmp_path / "store"))
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import os
 import platform
 import tempfile
 from asyncio.subprocess import PIPE, Process
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +19,8 @@ from typing import IO
 
 from pytest_sandbox.agent.binaries import agent_binary
 from pytest_sandbox.engines.base import Started
-from pytest_sandbox.models import Container, EngineDescription, RootChange, SandboxSettings
+from pytest_sandbox.errors import EngineRequestFailed
+from pytest_sandbox.models import Container, EngineDescription, RootChange, SandboxSettings, StoredImage
 
 EVIDENCE_BYTES = 4096
 READ_BYTES = 256 * 1024
@@ -123,6 +125,15 @@ class SubprocessEngine:
             raise
         finally:
             stream.finish()
+
+    async def commit(self, container: Container, name: str, labels: Mapping[str, str]) -> str:
+        raise EngineRequestFailed("commit", container.name, "there are no images here")
+
+    async def images(self, label: str) -> list[StoredImage]:
+        return []
+
+    async def remove_image(self, image: str) -> None:
+        pass
 
     async def close(self) -> None:
         pass

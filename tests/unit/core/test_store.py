@@ -61,9 +61,13 @@ def files(folder: Path, of: str) -> list[Path]:
     return sorted((folder / of).iterdir())
 
 
+def whole(kept: Kept) -> Archive:
+    assert kept.archive is not None
+    return kept.archive
+
+
 def content(kept: Kept) -> bytes:
-    member = kept.archive.members()[-1]
-    return b"".join(kept.archive.content(member))
+    return b"".join(whole(kept).content(whole(kept).members()[-1]))
 
 
 def unused_for(folder: Path, key: str, seconds: float) -> None:
@@ -83,8 +87,8 @@ def test_what_was_made_once_is_found_by_a_later_run(folder: Path, said: list[str
     again = Store(folder, said.append).obtain(KEY, "baseline", making)
 
     assert making.times == 1
-    assert again.archive.sha256 == first.archive.sha256
-    assert again.archive.open().read() == first.archive.open().read()
+    assert whole(again).sha256 == whole(first).sha256
+    assert whole(again).open().read() == whole(first).open().read()
     assert again.facts == {"image": "sha256:1"}
     assert said == []
 
@@ -113,6 +117,18 @@ def test_what_is_not_usable_any_more_is_made_again(store: Store) -> None:
     store.obtain(KEY, "baseline", making, usable=lambda _: False)
 
     assert making.times == 2
+
+
+def test_that_there_is_nothing_to_keep_is_kept(store: Store, folder: Path) -> None:
+    found = [store.obtain(KEY, "baseline", lambda: Kept(None, {"why": "said"})) for _ in range(2)]
+    making = Making()
+
+    assert store.obtain(KEY, "baseline", making) == found[0] == found[1] == Kept(None, {"why": "said"})
+    assert making.times == 0
+    store.prune()
+    assert [path.name for path in files(folder, "keys")] == [KEY]
+    Store(folder, print, unused_limit=-DAY).prune()
+    assert files(folder, "keys") == []
 
 
 def test_a_failure_is_raised_and_not_kept(store: Store, folder: Path) -> None:
@@ -159,35 +175,36 @@ def test_a_flip_of_any_byte_is_noticed_and_made_good(store: Store, folder: Path,
     making = MakingSmall()
     store.obtain(KEY, "baseline", making)
     (path,) = files(folder, "objects")
-    whole = path.read_bytes()
+    untouched = path.read_bytes()
 
-    for place in range(len(whole)):
+    for place in range(len(untouched)):
         making.times = 0
         said.clear()
-        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        path.write_bytes(untouched[:place] + bytes([untouched[place] ^ 1]) + untouched[place + 1 :])
 
         kept = store.obtain(KEY, "baseline", making)
 
         assert making.times == 1, place
-        assert kept.archive.open().read() == whole
+        assert kept.archive is not None
+        assert kept.archive.open().read() == untouched
         assert len(said) == 1
-        assert path.read_bytes() == whole
+        assert path.read_bytes() == untouched
 
 
 def test_a_file_cut_at_any_place_is_noticed_and_made_good(store: Store, folder: Path) -> None:
     making = MakingSmall()
     store.obtain(KEY, "baseline", making)
     (path,) = files(folder, "objects")
-    whole = path.read_bytes()
+    untouched = path.read_bytes()
 
-    for length in range(len(whole)):
+    for length in range(len(untouched)):
         making.times = 0
-        path.write_bytes(whole[:length])
+        path.write_bytes(untouched[:length])
 
         store.obtain(KEY, "baseline", making)
 
         assert making.times == 1, length
-    path.write_bytes(whole + b"\0")
+    path.write_bytes(untouched + b"\0")
     store.obtain(KEY, "baseline", making)
     assert making.times == 2
 
@@ -196,10 +213,10 @@ def test_a_flip_of_any_byte_of_a_record_does_no_harm(store: Store, folder: Path)
     making = Making()
     store.obtain(KEY, "baseline", making)
     path = folder / "keys" / KEY
-    whole = path.read_bytes()
+    untouched = path.read_bytes()
 
-    for place in range(len(whole)):
-        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+    for place in range(len(untouched)):
+        path.write_bytes(untouched[:place] + bytes([untouched[place] ^ 1]) + untouched[place + 1 :])
 
         assert content(store.obtain(KEY, "baseline", making)) == b"content"
 
