@@ -84,12 +84,16 @@ class RunSettings:
     """What holds for a whole run, whatever the sandboxes in it are made from.
 
     pool: sandboxes kept ready for each kind that tests use up.
+    slots: containers at a time, of all runs of this user on the engine, 0 for what its cores and memory suggest.
+    slots_timeout: seconds to wait for one, None for no limit.
     record: whose terminals to record. recordings: the folder for that, from the run's root directory on.
     store: folder in which baselines are kept, empty for one in the user's cache, `none` to keep nothing.
     refresh: make kept baselines anew.
     """
 
     pool: int = 1
+    slots: int = 0
+    slots_timeout: float | None = 300.0
     record: RecordPolicy = RecordPolicy.OFF
     recordings: str = "sandbox-recordings"
     store: str = ""

@@ -24,6 +24,7 @@
     │   │   ├── EngineTimeout
     │   │   └── EngineRequestFailed
     │   ├── ImageNotAvailable
+    │   ├── NoFreeSlot                as many containers as are allowed, and none went
     │   ├── SandboxStartFailed
     │   ├── SandboxLost
     │   ├── ProtocolError
@@ -401,6 +402,28 @@ class ImageNotAvailable(InfrastructureError):
             f"image {self.image} is not available (pull={self.policy}): {self.reason}\n"
             f"run `docker pull {self.image}`, or name another one: "
             "--sandbox-image, SANDBOX_IMAGE or the ini key sandbox_image"
+        )
+
+
+class NoFreeSlot(InfrastructureError):
+    """There are as many containers as there may be, and none of them went while this one was waited for.
+
+    held: slots that the one who asked has already. waited: seconds, or None if every slot is held by somebody who waits
+    for another, so that waiting would have had no end.
+    """
+
+    def __init__(self, slots: int, held: int, waited: float | None) -> None:
+        self.slots, self.held, self.waited = slots, held, waited
+        super().__init__(slots, held, waited)
+
+    def __str__(self) -> str:
+        if self.waited is not None:
+            why = f"and none came free within {self.waited:g} s"
+        else:
+            why = f"and whoever holds one waits for another; this process has {self.held}"
+        return (
+            f"no slot for another sandbox: all {self.slots} are taken, {why}\n"
+            "let fewer tests run at a time, or allow more containers: --sandbox-slots"
         )
 
 

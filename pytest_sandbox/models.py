@@ -244,13 +244,18 @@ class StoredImage:
 
 @dataclass(frozen=True, slots=True)
 class EngineDescription:
-    """For headers and reports: `docker 27.3.1 at unix:///var/run/docker.sock, linux/x86_64`."""
+    """For headers and reports: `docker 27.3.1 at unix:///var/run/docker.sock, linux/x86_64`.
+
+    cores, memory: of the machine it runs on, memory in bytes.
+    """
 
     name: str
     version: str
     endpoint: str
     architecture: str
     id: str
+    cores: int
+    memory: int
 
     def __str__(self) -> str:
         return f"{self.name} {self.version} at {self.endpoint}, linux/{self.architecture}"

@@ -169,6 +169,7 @@ DIRECTORY = Syntax(_directory, "a path; a relative one starts at the run's root 
 SIZE = Syntax(_size, "bytes, or a number with `k`, `m` or `g`, at least `6m`", _written_size)
 NUMBER = Syntax(_number, "a number above 0", lambda number: f"{number:g}")
 COUNT = Syntax(_count, "a whole number above 0")
+SLOTS = Syntax(_amount, "a whole number, 0 for 8 per core, at least 16, at most one per 256 MiB of the engine's memory")
 AMOUNT = Syntax(_amount, "a whole number, 0 for none")
 SECONDS = Syntax(_seconds, "seconds above 0, or `none`", lambda number: "none" if number is None else f"{number:g}")
 PATTERNS = Syntax(_lines, "patterns, one a line", "\n".join, lines=True)
@@ -189,7 +190,7 @@ class Setting(NamedTuple):
 
     @property
     def option(self) -> str:
-        return f"--sandbox-{self.name}"
+        return f"--sandbox-{self.name.replace('_', '-')}"
 
     @property
     def variable(self) -> str:
@@ -243,6 +244,10 @@ RUN_TABLE = (  # without a marker: they hold for the whole run
         "New sandboxes started ahead, beside the tests, once tests use them up (`isolation=container`, or changes "
         "outside of the workspace).",
     ),
+    Setting(
+        "slots", SLOTS, "Containers at a time, of all workers and runs of this user on the engine: the others wait."
+    ),
+    Setting("slots_timeout", SECONDS, "How long to wait for another container to go."),
     Setting("record", one_of(RecordPolicy), "Of which tests to keep recordings of terminals (asciicast)."),
     Setting("recordings", DIRECTORY, "Directory of the recordings."),
     Setting("store", FOLDER, "Where baselines are kept for the next run."),

@@ -35,7 +35,7 @@ def pool_of(config: pytest.Config) -> SandboxPool:
         from .engines.discovery import find_engine
         from .loop import run
 
-        pool = SandboxPool(find_engine, config.stash[RUN])
+        pool = SandboxPool(find_engine, config.stash[RUN], lambda message: notify(config, message))
         if (recordings := recordings_of(config)) is not None:
             pool.recorder = recordings.record
         config.stash[POOL] = pool

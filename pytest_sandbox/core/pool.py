@@ -6,11 +6,12 @@ import asyncio
 import logging
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack
 from typing import TYPE_CHECKING
 
 from ..configuration import RunSettings
-from ..errors import EngineError, FileOperationError, ImageNotAvailable, InfrastructureError, SandboxClosed
+from ..engines.slots import Slot, Slots, default_count
+from ..errors import EngineError, FileOperationError, ImageNotAvailable, InfrastructureError, NoFreeSlot, SandboxClosed
 from ..models import Isolation, OutsideChanges
 from .sandbox import SandboxCore
 
@@ -24,6 +25,10 @@ logger = logging.getLogger(__name__)
 
 Key = tuple[object, ...]
 
+# A lock on a file has no event for "it is free", so whoever waits for one, or is waited for, has to look.
+SLOT_POLL = 0.2  # seconds
+PATIENCE = 1.0  # seconds of waiting before it is said what for
+
 WARM_LIMIT = 4  # idle sandboxes kept, of whatever settings; beyond it the one idle for longest is closed
 
 
@@ -34,23 +39,37 @@ class SandboxPool:
     lost it. It is removed beside the tests; and once one of its kind was used up, run_settings.pool new ones are kept
     ready, started while tests run.
 
+    Each container has a slot (engines/slots.py). A pool that finds none free removes its own idle ones first; one that
+    has idle ones while another process waits removes those.
+
     find_engine: called once, on first use. Whether it is there is asked once too: a run without an engine fails at
     once from its second test on, instead of waiting for the probe's 3 s each time.
     """
 
-    def __init__(self, find_engine: Callable[[], Awaitable[Engine]], run_settings: RunSettings | None = None) -> None:
+    def __init__(
+        self,
+        find_engine: Callable[[], Awaitable[Engine]],
+        run_settings: RunSettings | None = None,
+        notify: Callable[[str], None] = logger.info,
+    ) -> None:
+        """notify: takes a line for whoever is watching the run."""
         self._find_engine = find_engine
-        self._ahead = (run_settings or RunSettings()).pool
+        self._run_settings = run_settings or RunSettings()
+        self._notify = notify
         self._engine: Engine | None = None
         self._unusable: dict[Key, EngineError | ImageNotAvailable] = {}  # () stands for the engine
         self._open: set[SandboxCore] = set()
         self._idle: list[SandboxCore] = []  # longest idle first
         self._used_up: set[Key] = set()  # kinds of which one was
-        self._ready: defaultdict[Key, list[asyncio.Task[SandboxCore]]] = defaultdict(list)  # started or about to be
+        # Started or about to be; None where no slot was free.
+        self._ready: defaultdict[Key, list[asyncio.Task[SandboxCore | None]]] = defaultdict(list)
         self._removing: set[asyncio.Task[None]] = set()  # and those that failed at it
         self._pristine: dict[Key, Snapshot] = {}
         self._begun: dict[SandboxCore, Snapshot] = {}  # what those of Isolation.NONE were last brought to
         self._outside: dict[SandboxCore, object] = {}  # as keep_outside() was told
+        self._slots: Slots | None = None
+        self._slot: dict[SandboxCore, Slot] = {}
+        self._yielding: asyncio.Task[None] | None = None
         self.description: EngineDescription | None = None
         self.recorder: MakeRecorder | None = None  # of the terminals of sandboxes made from now on
 
@@ -64,7 +83,8 @@ class SandboxPool:
             except EngineError as error:
                 self._unusable[()] = error
                 raise
-            self._engine = engine
+            count = self._run_settings.slots or default_count(self.description)
+            self._engine, self._slots = engine, Slots(self.description, count)
         return self._engine
 
     async def image_digest(self, settings: SandboxSettings) -> str:
@@ -129,6 +149,7 @@ class SandboxPool:
         self._idle.append(sandbox)
         while len(self._idle) > WARM_LIMIT:
             self._remove_beside(self._idle.pop(0))
+        self._yield_if_wanted()
         return changes
 
     def has_outside(self, sandbox: SandboxCore) -> bool:
@@ -145,13 +166,10 @@ class SandboxPool:
 
         All are tried; the first error is raised.
         """
-        ready = [task for tasks in self._ready.values() for task in tasks]
-        self._ready.clear()
-        for task in ready:
-            task.cancel()
-        for started in await asyncio.gather(*ready, return_exceptions=True):
-            if isinstance(started, Exception):
-                logger.warning("pool.start.failed and nobody needed it: %s", started)
+        if self._yielding is not None:
+            self._yielding.cancel()
+            await asyncio.gather(self._yielding, return_exceptions=True)
+        await self._give_up_ready()
         sandboxes, self._open = self._open, set()
         removing, self._removing = self._removing, set()
         self._idle.clear()
@@ -160,6 +178,9 @@ class SandboxPool:
         self._outside.clear()
         ends = (*removing, *(sandbox.close() for sandbox in sandboxes))
         outcomes = await asyncio.gather(*ends, return_exceptions=True)
+        for slot in self._slot.values():
+            slot.release()
+        self._slot.clear()
         engine, self._engine = self._engine, None
         if engine is not None:
             await engine.close()
@@ -204,7 +225,7 @@ class SandboxPool:
     # --- new ones -------------------------------------------------------------------------------------------------
 
     async def _take_new(self, settings: SandboxSettings, baseline: Snapshot | None) -> SandboxCore:
-        sandbox = await self._take_ready(settings) or await self._start(settings)
+        sandbox = await self._take_ready(settings) or await self._start(settings, await self._free_slot())
         sandbox.settings = settings
         async with AsyncExitStack() as undo:
             undo.push_async_callback(self._remove, sandbox)
@@ -220,9 +241,15 @@ class SandboxPool:
         kind = _kind(settings)
         if kind not in self._used_up:
             return
-        while len(self._ready[kind]) < self._ahead:
-            task = asyncio.create_task(self._start(settings), name=f"start ahead for {settings.image}")
+        while len(self._ready[kind]) < self._run_settings.pool:
+            task = asyncio.create_task(self._start_if_slot(settings), name=f"start ahead for {settings.image}")
             self._ready[kind].append(task)
+        self._yield_if_wanted()
+
+    async def _start_if_slot(self, settings: SandboxSettings) -> SandboxCore | None:
+        assert self._slots is not None
+        slot = None if self._slots.wanted() else self._slots.take()
+        return None if slot is None else await self._start(settings, slot)
 
     async def _take_ready(self, settings: SandboxSettings) -> SandboxCore | None:
         """Return one that was started ahead, waiting for it if need be. Raises what its start did."""
@@ -234,6 +261,8 @@ class SandboxPool:
             except asyncio.CancelledError:
                 ready.insert(0, task)  # it is the lease that is cancelled
                 raise
+            if sandbox is None:
+                continue
             try:
                 await sandbox.sweep()  # to hear from it: it may have waited for long
             except (InfrastructureError, SandboxClosed) as error:
@@ -243,17 +272,21 @@ class SandboxPool:
                 return sandbox
         return None
 
-    async def _start(self, settings: SandboxSettings) -> SandboxCore:
-        engine = await self.engine()
+    async def _start(self, settings: SandboxSettings, slot: Slot) -> SandboxCore:
         key = settings.container_key
-        self._raise_if_unusable(key)
-        try:
-            sandbox = await SandboxCore.create(engine, settings)
-        except ImageNotAvailable as error:
-            self._unusable[key] = error
-            raise
+        with ExitStack() as unused:
+            unused.callback(slot.release)
+            engine = await self.engine()
+            self._raise_if_unusable(key)
+            try:
+                sandbox = await SandboxCore.create(engine, settings)
+            except ImageNotAvailable as error:
+                self._unusable[key] = error
+                raise
+            unused.pop_all()
         self._open.add(sandbox)
         sandbox.recorder = self.recorder
+        self._slot[sandbox] = slot
         sandbox.home = self
         async with AsyncExitStack() as undo:
             undo.push_async_callback(self._remove, sandbox)
@@ -264,6 +297,64 @@ class SandboxPool:
             sandbox.begin_at(self._pristine[key])
             undo.pop_all()
         return sandbox
+
+    # --- slots ----------------------------------------------------------------------------------------------------
+
+    async def _free_slot(self) -> Slot:
+        """Return a slot, waiting for one if need be. Raises NoFreeSlot."""
+        assert self._slots is not None
+        if (slot := self._slots.take()) is not None:
+            return slot
+        loop = asyncio.get_running_loop()
+        began, bound, told = loop.time(), self._run_settings.slots_timeout, False
+        held = self._slot.values()
+        with self._slots.waiting(held):
+            while True:
+                await self._give_up_idle()
+                if (slot := self._slots.take()) is not None:
+                    return slot
+                if all(task.done() for task in self._removing) and self._slots.is_deadlock(held):
+                    raise NoFreeSlot(self._slots.count, len(held), None)
+                waited = loop.time() - began
+                if bound is not None and waited >= bound:
+                    raise NoFreeSlot(self._slots.count, len(held), bound)
+                if waited >= PATIENCE and not told:
+                    self._notify(f"waiting for one of {self._slots.count} slots; other tests' containers have them all")
+                    told = True
+                await asyncio.sleep(SLOT_POLL)
+
+    async def _give_up_idle(self) -> None:
+        await self._give_up_ready()
+        while self._idle:
+            self._remove_beside(self._idle.pop(0))
+        going = {task for task in self._removing if not task.done()}
+        if going:
+            await asyncio.wait(going)
+
+    async def _give_up_ready(self) -> None:
+        ready = [task for tasks in self._ready.values() for task in tasks]
+        self._ready.clear()
+        for task in ready:
+            task.cancel()
+        for started in await asyncio.gather(*ready, return_exceptions=True):
+            if isinstance(started, SandboxCore):
+                self._remove_beside(started)
+            elif isinstance(started, Exception):
+                logger.warning("pool.start.failed and nobody needed it: %s", started)
+
+    def _yield_if_wanted(self) -> None:
+        """Look from now on whether another process waits for the slots of what is idle here."""
+        if self._yielding is None or self._yielding.done():
+            self._yielding = asyncio.create_task(self._yield_slots(), name="yield slots")
+
+    async def _yield_slots(self) -> None:
+        assert self._slots is not None
+        while self._idle or any(self._ready.values()):
+            await asyncio.sleep(SLOT_POLL)
+            if self._slots.wanted():
+                await self._give_up_ready()
+                if self._idle:
+                    self._remove_beside(self._idle.pop(0))
 
     # --- the end --------------------------------------------------------------------------------------------------
 
@@ -280,8 +371,12 @@ class SandboxPool:
     async def _remove(self, sandbox: SandboxCore) -> None:
         self._begun.pop(sandbox, None)
         self._outside.pop(sandbox, None)
-        await sandbox.close()
-        self._open.discard(sandbox)
+        try:
+            await sandbox.close()
+        finally:
+            self._open.discard(sandbox)
+            if (slot := self._slot.pop(sandbox, None)) is not None:
+                slot.release()
 
     def _raise_if_unusable(self, key: Key) -> None:
         if (error := self._unusable.get(key)) is not None:

@@ -105,12 +105,11 @@ class _Attached:
 class DockerEngine:
     """One engine, as one process uses it. See Engine for what its methods promise."""
 
-    def __init__(self, connect: Callable[[int], docker.APIClient], description: EngineDescription, cores: int) -> None:
+    def __init__(self, connect: Callable[[int], docker.APIClient], description: EngineDescription) -> None:
         # A client for requests of so many seconds: the bound belongs to the client.
         self._connect = connect
         self._api = connect(CALL_SECONDS)
         self._description = description
-        self._cores = cores
         self._calls = asyncio.Semaphore(SIMULTANEOUS_CALLS)
         self._sweeping: asyncio.Task[None] | None = None
         # Of starts whose callers gave up: held here until they are through, for nobody else would.
@@ -129,12 +128,12 @@ class DockerEngine:
                 _knock(endpoint)
                 probe = docker.APIClient(base_url=endpoint, tls=tls, timeout=PROBE_SECONDS)
                 try:
-                    description, cores = _describe(probe, endpoint)
+                    description = _describe(probe, endpoint)
                 finally:
                     probe.close()
                 # With the version known a new client asks nothing.
                 further = partial(docker.APIClient, base_url=endpoint, tls=tls, version=probe.api_version)
-                return cls(lambda seconds: further(timeout=seconds), description, cores)
+                return cls(lambda seconds: further(timeout=seconds), description)
 
         return await _bounded(in_thread(connect), EngineTimeout(endpoint, "version", PROBE_SECONDS), PROBE_SECONDS)
 
@@ -143,7 +142,7 @@ class DockerEngine:
 
         def describe() -> EngineDescription:
             with self._call("info", ""):
-                return _describe(self._api, endpoint)[0]
+                return _describe(self._api, endpoint)
 
         return await _bounded(in_thread(describe), EngineTimeout(endpoint, "info", PROBE_SECONDS), PROBE_SECONDS)
 
@@ -278,7 +277,7 @@ class DockerEngine:
             network_mode=settings.network or "none",
             mem_limit=settings.memory,
             memswap_limit=settings.memory,  # the sum of both: no swap
-            nano_cpus=int(min(settings.cpus, self._cores) * 1e9),  # the engine refuses more than it has
+            nano_cpus=int(min(settings.cpus, self._description.cores) * 1e9),  # the engine refuses more than it has
             pids_limit=settings.pids,
             security_opt=["no-new-privileges"],
             init=False,
@@ -599,13 +598,13 @@ def _knock(endpoint: str) -> None:
             caller.connect(endpoint.removeprefix("unix://"))
 
 
-def _describe(api: docker.APIClient, endpoint: str) -> tuple[EngineDescription, int]:
-    """Ask for the engine's description, and how many cores it has."""
+def _describe(api: docker.APIClient, endpoint: str) -> EngineDescription:
     version, info = api.version(), api.info()
     components = [component["Name"] for component in version.get("Components", [])]
     name = "podman" if any("podman" in component.lower() for component in components) else "docker"
     architecture = ALIASES.get(info["Architecture"], info["Architecture"])
-    return EngineDescription(name, version["Version"], endpoint, architecture, info["ID"]), int(info["NCPU"])
+    cores, memory = int(info["NCPU"]), int(info["MemTotal"])
+    return EngineDescription(name, version["Version"], endpoint, architecture, info["ID"], cores, memory)
 
 
 def _transport(opened: Any) -> _Transport:

@@ -91,8 +91,13 @@ def _host() -> str:
     return hashlib.sha256(f"{identity}\0{socket.gethostname()}".encode()).hexdigest()[:16]
 
 
+def state_directory() -> Path:
+    """Return where this user's runs keep what they need to know of each other; it is this host's own."""
+    return platformdirs.user_state_path("pytest-sandbox", appauthor=False)
+
+
 def _directory() -> Path:
-    return platformdirs.user_state_path("pytest-sandbox", appauthor=False) / "runs"
+    return state_directory() / "runs"
 
 
 def _lock_path(run: str) -> Path:

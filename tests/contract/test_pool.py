@@ -5,6 +5,7 @@ On real engines only: sandboxes of the subprocess engine share the machine's dir
 
 from __future__ import annotations
 
+import asyncio
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -12,12 +13,21 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
+from pytest_sandbox.configuration import RunSettings
 from pytest_sandbox.core.archive import ArchiveSink
 from pytest_sandbox.core.pool import WARM_LIMIT, SandboxPool
+from pytest_sandbox.core.sandbox import SandboxCore
 from pytest_sandbox.core.snapshot import Snapshot
 from pytest_sandbox.engines.base import Engine, Started
 from pytest_sandbox.engines.discovery import find_engine
-from pytest_sandbox.errors import DamagedArchive, EngineNotReachable, ImageNotAvailable, SandboxClosed
+from pytest_sandbox.errors import (
+    DamagedArchive,
+    EngineNotReachable,
+    EngineRequestFailed,
+    ImageNotAvailable,
+    NoFreeSlot,
+    SandboxClosed,
+)
 from pytest_sandbox.faces import Sandbox
 from pytest_sandbox.loop import run
 from pytest_sandbox.models import Container, Isolation, OutsideChanges, SandboxSettings
@@ -46,8 +56,11 @@ class Borrowed:
         self.post_mortem, self.remove, self.changes = engine.post_mortem, engine.remove, engine.changes
         self.commit, self.images, self.remove_image = engine.commit, engine.images, engine.remove_image
         self.started: list[Container] = []
+        self.refuse_after = 100
 
     async def start(self, settings: SandboxSettings, name: str) -> Started:
+        if len(self.started) >= self.refuse_after:
+            raise EngineRequestFailed("start", name, "no more today")
         started = await self._engine.start(settings, name)
         self.started.append(started.container)
         return started
@@ -66,7 +79,7 @@ def pool(borrowed: Borrowed) -> Iterator[SandboxPool]:
     async def find() -> Engine:
         return borrowed
 
-    pool = SandboxPool(find)
+    pool = SandboxPool(find, RunSettings(slots=100))  # others may use this machine, too
     yield pool
     run(pool.close())
 
@@ -389,3 +402,157 @@ def test_a_baseline_that_cannot_be_restored_leaves_no_sandbox(
 
     assert len(borrowed.started) == 1
     assert not run(borrowed.alive(borrowed.started[0]))
+
+
+# --- started ahead ----------------------------------------------------------------------------------------------------
+
+
+def test_once_used_up_one_is_kept_ready(borrowed: Borrowed, lease: Lease, release: Release) -> None:
+    first = lease(isolation=Isolation.CONTAINER)
+    assert len(borrowed.started) == 1
+    release(first)
+    release(lease(isolation=Isolation.CONTAINER))
+    ahead = lease(isolation=Isolation.CONTAINER)
+
+    assert ahead.container == borrowed.started[2]
+    assert ahead.exec(["true"]).ok
+
+
+def test_none_is_started_ahead_where_none_is_used_up(borrowed: Borrowed, lease: Lease, release: Release) -> None:
+    for _ in range(3):
+        release(lease())
+
+    assert len(borrowed.started) == 1
+
+
+def test_one_that_was_started_ahead_and_lost_is_not_given_out(
+    borrowed: Borrowed, lease: Lease, release: Release, engine: Engine
+) -> None:
+    release(lease(isolation=Isolation.CONTAINER))
+    second = lease(isolation=Isolation.CONTAINER)
+    third = lease(isolation=Isolation.CONTAINER)  # was started ahead, and the next one now is
+    release(lease(isolation=Isolation.CONTAINER))
+    names = {second.name, third.name}
+    for container in borrowed.started:
+        if container.name not in names:
+            run(engine.remove(container))
+
+    assert lease(isolation=Isolation.CONTAINER).exec(["true"]).ok
+
+
+def test_a_start_ahead_that_fails_fails_the_next_lease(borrowed: Borrowed, lease: Lease, release: Release) -> None:
+    release(lease(isolation=Isolation.CONTAINER))
+    borrowed.refuse_after = 2
+    release(lease(isolation=Isolation.CONTAINER))
+
+    with pytest.raises(EngineRequestFailed, match="no more today"):
+        lease(isolation=Isolation.CONTAINER)
+
+    borrowed.refuse_after = 100
+    assert lease(isolation=Isolation.CONTAINER).exec(["true"]).ok
+
+
+def test_closing_removes_what_was_started_ahead(
+    borrowed: Borrowed, pool: SandboxPool, lease: Lease, release: Release, engine: Engine
+) -> None:
+    release(lease(isolation=Isolation.CONTAINER))
+    release(lease(isolation=Isolation.CONTAINER))
+
+    run(pool.close())
+
+    assert not any(run(engine.alive(container)) for container in borrowed.started)
+
+
+# --- slots ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def limited(
+    borrowed: Borrowed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., SandboxPool]]:
+    """Pools as of several processes, on an engine whose slots nobody else has."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    pools = []
+
+    async def find() -> Engine:
+        return borrowed
+
+    def make(slots: int, timeout: float | None = 60, notify: Callable[[str], None] = print) -> SandboxPool:
+        pools.append(SandboxPool(find, RunSettings(slots=slots, slots_timeout=timeout), notify))
+        return pools[-1]
+
+    yield make
+    for pool in pools:
+        run(pool.close())
+
+
+def test_an_idle_sandbox_gives_its_slot_up_to_its_own_pool(
+    limited: Callable[..., SandboxPool], settings: SandboxSettings
+) -> None:
+    pool = limited(1)
+    first = run(pool.lease(settings))
+    run(pool.release(first))
+
+    second = run(pool.lease(replace(settings, pids=500)))
+
+    assert second.name != first.name
+    assert is_closed(Sandbox(first))
+
+
+def test_an_idle_sandbox_gives_its_slot_up_to_another_process(
+    limited: Callable[..., SandboxPool], settings: SandboxSettings
+) -> None:
+    one, other = limited(1), limited(1)
+    first = run(one.lease(settings))
+    run(one.release(first))
+
+    assert run(other.lease(settings)).name != first.name
+    assert is_closed(Sandbox(first))
+
+
+def test_whoever_wants_more_than_there_are_is_told_so(
+    limited: Callable[..., SandboxPool], settings: SandboxSettings
+) -> None:
+    pool = limited(2)
+    run(pool.lease(settings))
+    run(pool.lease(settings))
+
+    with pytest.raises(NoFreeSlot, match="all 2 are taken, and whoever holds one waits for another") as raised:
+        run(pool.lease(settings))
+
+    assert (raised.value.slots, raised.value.held, raised.value.waited) == (2, 2, None)
+
+
+def test_of_two_that_wait_for_each_other_one_goes_on(
+    limited: Callable[..., SandboxPool], settings: SandboxSettings
+) -> None:
+    pools = [limited(2), limited(2)]
+    first = [run(pool.lease(settings)) for pool in pools]
+
+    async def both() -> list[SandboxCore | BaseException]:
+        async def second(pool: SandboxPool, mine: SandboxCore) -> SandboxCore:
+            try:
+                return await pool.lease(settings)
+            except NoFreeSlot:
+                await pool.release(mine)  # as a test does that fails
+                raise
+
+        return await asyncio.gather(*map(second, pools, first), return_exceptions=True)
+
+    kinds = sorted(type(outcome).__name__ for outcome in run(both()))
+
+    assert kinds == ["NoFreeSlot", "SandboxCore"]
+
+
+def test_waiting_for_a_slot_has_a_bound_and_is_told(
+    limited: Callable[..., SandboxPool], settings: SandboxSettings
+) -> None:
+    told: list[str] = []
+    one, other = limited(1), limited(1, timeout=1.5, notify=told.append)
+    first = run(one.lease(settings))
+
+    with pytest.raises(NoFreeSlot, match=r"none came free within 1\.5 s\nlet fewer tests run .*--sandbox-slots"):
+        run(other.lease(settings))
+
+    assert told == ["waiting for one of 1 slots; other tests' containers have them all"]
+    assert Sandbox(first).exec(["true"]).ok

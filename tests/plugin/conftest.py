@@ -32,6 +32,7 @@ def only_test_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("SANDBOX_IMAGE", IMAGE)
     monkeypatch.setenv("SANDBOX_PULL", "never")
     monkeypatch.setenv("SANDBOX_STORE", str(tmp_path / "store"))
+    monkeypatch.setenv("SANDBOX_SLOTS", "100")  # others may use this machine, too
 
 
 @pytest.fixture

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from .conftest import Announcements, RunSuite
 
 pytestmark = pytest.mark.docker
+
+
+@pytest.fixture(autouse=True)
+def own_slots(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
 
 
 def test_each_worker_has_its_own_sandboxes(suite: RunSuite, announcements: Announcements) -> None:
@@ -33,3 +40,37 @@ def test_each_worker_has_its_own_sandboxes(suite: RunSuite, announcements: Annou
         used.setdefault(worker, set()).update(names)
     assert {worker: len(names) for worker, names in used.items()} == {"gw0": 2, "gw1": 2}
     assert not used["gw0"] & used["gw1"]
+
+
+def test_workers_wait_for_a_slot_and_say_so(suite: RunSuite, pytester: pytest.Pytester) -> None:
+    result = suite(
+        """
+        def test_takes_a_while(sandbox):
+            sandbox.exec("sleep 2", check=True)
+        """,
+        "-n2",
+        "--dist=each",
+        "--sandbox-slots=1",
+    )
+
+    result.assert_outcomes(passed=2)
+    lines = result.stdout.lines + result.stderr.lines
+    assert sum("sandbox: waiting for one of 1 slots" in line for line in lines) == 1
+
+
+def test_a_test_that_needs_more_sandboxes_than_there_are_slots_is_told_so(suite_both_ways: RunSuite) -> None:
+    result = suite_both_ways(
+        """
+        def test_two(sandbox, sandbox_factory):
+            sandbox_factory()
+
+        def test_one(sandbox):
+            pass
+        """,
+        "--sandbox-slots=1",
+    )
+
+    result.assert_outcomes(passed=1, failed=1)
+    result.stdout.fnmatch_lines(
+        ["E *NoFreeSlot: no slot for another sandbox: all 1 are taken, and *", "E *--sandbox-slots"]
+    )

@@ -80,7 +80,9 @@ class SubprocessEngine:
     _agents: dict[str, tuple[Process, PipeStream]] = field(default_factory=dict)
 
     async def describe(self) -> EngineDescription:
-        return EngineDescription("subprocess", platform.release(), "localhost", platform.machine(), "subprocess")
+        kernel, machine, cores = platform.release(), platform.machine(), os.cpu_count() or 1
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        return EngineDescription("subprocess", kernel, "localhost", machine, "subprocess", cores, memory)
 
     async def ensure_image(self, settings: SandboxSettings) -> str:
         return "none"
