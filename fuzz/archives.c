@@ -111,7 +111,7 @@ static void extraction_free(struct extraction *x)
 }
 
 /* The way of hydrate(): true if the archive was taken whole. */
-static bool take(const uint8_t *bytes, size_t size, bool merge)
+static bool take(const uint8_t *bytes, size_t size, bool merge, bool rewrite)
 {
     struct extraction x;
     struct tar_input in;
@@ -119,6 +119,7 @@ static bool take(const uint8_t *bytes, size_t size, bool merge)
     archive = bytes;
     archive_left = size;
     extraction_begin(&x, openat(scratch, "root", O_RDONLY | O_DIRECTORY | O_CLOEXEC), merge, merge);
+    x.rewrite = rewrite;
     tar_begin(&in, from_memory);
     int more, result = 0;
     while (!result && (more = tar_next(&in, &m)) > 0)
@@ -138,9 +139,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
     make_root();
     struct stat before, file_before;
     need(fstat(outside, &before) == 0 && fstatat(outside, "file", &file_before, 0) == 0, "what is outside");
-    bool merge = bytes[0] & 1;
-    if (take(bytes + 1, size - 1, merge))
-        need(take(bytes + 1, size - 1, merge), "an archive that was taken is taken again");
+    bool merge = bytes[0] & 1, rewrite = bytes[0] & 2;
+    if (take(bytes + 1, size - 1, merge, rewrite))
+        need(take(bytes + 1, size - 1, merge, rewrite), "an archive that was taken is taken again");
     check_outside(&before, &file_before);
     need(remove_tree(scratch, "root") > 0, "the root can be removed");
     return 0;

@@ -20,9 +20,10 @@ from .comparison import compared
 from .session import SessionBase
 from .sources import in_thread
 from .tar import BLOCK, CHUNK
-from .transfer import archive_chunks, changed_tree, file_errors, hydrate_tree, persist_tree, read_range
+from .transfer import archive_chunks, changed_tree, file_errors, hydrate_tree, persist_tree, read_ranges
 
 _RANGE = Struct("<QQ")
+_PARANOID, _QUIET = 1, 2  # flags of RESTORE
 SCRATCH = (b"/tmp", b"/dev/shm")
 
 
@@ -104,9 +105,7 @@ class SnapshotOperations(SessionBase):
         hash: where times can't be trusted, as on a tmpfs, which notes no writes to mapped files.
         Raises UnsafeArchive or DamagedArchive for a snapshot of another sandbox that tells lies; NoSpaceInSandbox.
         """
-        await self._forget_unused()
-        await self._bring_to(snapshot, paranoid=self.settings.paranoid if paranoid is None else paranoid)
-        self._beginning = snapshot
+        await self._bring_to(snapshot, paranoid)
 
     async def changes(self, since: Snapshot | None = None, *, paranoid: bool | None = None) -> Changes:
         """Say what differs between a snapshot and the workspace as it is now.
@@ -134,16 +133,22 @@ class SnapshotOperations(SessionBase):
         """Take the workspace, as it is, for the state that changes() compares with."""
         self._beginning = snapshot
 
-    async def _bring_to(self, snapshot: Snapshot, *, paranoid: bool) -> None:
+    async def _bring_to(self, snapshot: Snapshot, paranoid: bool | None = None, *, quiet: bool = False) -> None:
+        """quiet: no process is left that would see files change under it."""
+        await self._forget_unused()
+        paranoid = self.settings.paranoid if paranoid is None else paranoid
         index = self._indexes.of(snapshot)
-        if index is not None and await self._repair(snapshot.archive, index, paranoid=paranoid):
-            return
+        if index is None or not await self._repair(snapshot.archive, index, paranoid=paranoid, quiet=quiet):
+            await self._make_equal_to(snapshot, quiet=quiet)
+        self._beginning = snapshot
+
+    async def _make_equal_to(self, snapshot: Snapshot, *, quiet: bool) -> None:
         archive = await _checked(snapshot.archive)
         if not _has_root(archive):  # of others; what the root should be like is unknown, so it can't be compared with
-            await self._hydrate(archive)
+            await self._hydrate(archive, quiet=quiet)
             return
         index = self._indexes.new()
-        await self._hydrate(archive, index=index)
+        await self._hydrate(archive, index=index, quiet=quiet)
         self._indexes.remember(snapshot, index)
 
     async def reset(self, snapshot: Snapshot | None = None) -> None:
@@ -154,7 +159,7 @@ class SnapshotOperations(SessionBase):
         async with self.channel(Kind.SWEEP, b"") as channel:
             await channel.result()
         if snapshot is not None:
-            await self.restore(snapshot)
+            await self._bring_to(snapshot, quiet=True)
         # An agent that is not the init of a container has the machine's own /tmp.
         if self.in_container:
             for directory in SCRATCH:
@@ -172,12 +177,12 @@ class SnapshotOperations(SessionBase):
     def _indexes(self) -> _Indexes:
         return _Indexes()
 
-    async def _hydrate(self, archive: Archive, *, index: int = 0) -> None:
-        await hydrate_tree(self, self._root, archive_chunks(archive), index=index)
+    async def _hydrate(self, archive: Archive, *, index: int = 0, quiet: bool = False) -> None:
+        await hydrate_tree(self, self._root, archive_chunks(archive), index=index, quiet=quiet)
 
-    async def _repair(self, archive: Archive, index: int, *, paranoid: bool) -> bool:
+    async def _repair(self, archive: Archive, index: int, *, paranoid: bool, quiet: bool) -> bool:
         """Let the agent repair what differs from its index; False if it has no such index any more."""
-        body = BodyWriter().str(self._root).u32(index).u8(paranoid).bytes()
+        body = BodyWriter().str(self._root).u32(index).u8(_PARANOID * paranoid | _QUIET * quiet).bytes()
         with file_errors(self._root):
             try:
                 async with self.channel(Kind.RESTORE, body) as channel:
@@ -211,12 +216,26 @@ async def _send_digests(channel: Channel, archive: Archive) -> None:
 
 async def _send_needed(channel: Channel, archive: Archive) -> None:
     """Send what the agent asks for. It asks for all before it takes any of it, so neither side waits for the other."""
-    for offset, length in await _ranges(channel, archive):
-        for start in range(offset, offset + length, CHUNK):
-            chunk = await read_range(archive, start, min(CHUNK, offset + length - start))
-            if not await channel.send(chunk):
-                return  # its result says why
+    for batch in _batches(await _ranges(channel, archive)):
+        if not await channel.send(await read_ranges(archive, batch)):
+            return  # its result says why
     await channel.send_eof()
+
+
+def _batches(ranges: list[tuple[int, int]]) -> Iterator[list[tuple[int, int]]]:
+    """The same ranges, CHUNK bytes at a time: a frame and maybe a thread for each small file cost more than it."""
+    batch, room = list[tuple[int, int]](), CHUNK
+    for offset, length in ranges:
+        end = offset + length
+        while offset < end:
+            taken = min(room, end - offset)
+            batch.append((offset, taken))
+            offset, room = offset + taken, room - taken
+            if not room:
+                yield batch
+                batch, room = [], CHUNK
+    if batch:
+        yield batch
 
 
 async def _ranges(channel: Channel, archive: Archive) -> list[tuple[int, int]]:

@@ -16,6 +16,7 @@ from .sources import in_thread
 from .tar import BLOCK, CHUNK
 
 _NUMBER = Struct("<I")
+_MERGE, _QUIET = 1, 2  # flags of HYDRATE
 
 
 @contextmanager
@@ -46,14 +47,16 @@ async def in_chunks(iterator: Iterator[bytes]) -> AsyncGenerator[bytes, None]:
 async def archive_chunks(archive: Archive) -> AsyncGenerator[bytes, None]:
     """Yield all of an archive; a thread is worth its cost only where a disk may be slow."""
     for offset in range(0, archive.size, CHUNK):
-        yield await read_range(archive, offset, CHUNK)
+        yield await read_ranges(archive, [(offset, CHUNK)])
 
 
-async def read_range(archive: Archive, offset: int, length: int) -> bytes:
-    """Read bytes of the archive without blocking the loop."""
-    if archive.in_memory:
-        return archive.read_at(offset, length)
-    return await in_thread(lambda: archive.read_at(offset, length))
+async def read_ranges(archive: Archive, ranges: Sequence[tuple[int, int]]) -> bytes:
+    """Read bytes of the archive, by offset and length, without blocking the loop."""
+
+    def read() -> bytes:
+        return b"".join(archive.read_at(offset, length) for offset, length in ranges)
+
+    return read() if archive.in_memory else await in_thread(read)
 
 
 async def send_all(channel: Channel, chunks: AsyncGenerator[bytes, None]) -> int:
@@ -122,9 +125,13 @@ async def hydrate_tree(
     *,
     index: int = 0,
     merge: bool = False,
+    quiet: bool = False,
 ) -> None:
-    """Make a directory of the sandbox equal to an archive in the canonical form; merge: keep what the archive lacks."""
-    body = BodyWriter().str(root).u32(index).u8(merge)
+    """Make a directory of the sandbox equal to an archive in the canonical form.
+
+    merge: keep what the archive lacks. quiet: no process is left that would see files change under it.
+    """
+    body = BodyWriter().str(root).u32(index).u8(_MERGE * merge | _QUIET * quiet)
     with file_errors(root):
         async with session.channel(Kind.HYDRATE, body.bytes()) as channel:
             await send_all(channel, chunks)

@@ -310,9 +310,9 @@ def restored(workspace: Path) -> Iterator[Sandbox]:
 
 @settings(max_examples=int(os.environ.get("SANDBOX_TEST_EXAMPLES", "100")), deadline=None, derandomize=True,
           suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])  # fmt: skip
-@given(first=steps, second=steps, paranoid=st.booleans())
+@given(first=steps, second=steps, how=st.sampled_from(["restore", "paranoid", "reset"]))
 def test_restore_undoes_whatever_a_script_does(
-    restored: Sandbox, workspace: Path, first: list[Step], second: list[Step], paranoid: bool
+    restored: Sandbox, workspace: Path, first: list[Step], second: list[Step], how: str
 ) -> None:
     populate(workspace)
     snapshot = restored.snapshot()
@@ -322,7 +322,10 @@ def test_restore_undoes_whatever_a_script_does(
         carry_out(workspace, script)
         assert restored.changes(snapshot) == expected_changes(before, seen(workspace))
 
-        restored.restore(snapshot, paranoid=paranoid)
+        if how == "reset":
+            restored.reset(snapshot)
+        else:
+            restored.restore(snapshot, paranoid=how == "paranoid")
 
         assert seen(workspace) == before
         assert restored.persist().sha256 == snapshot.archive.sha256

@@ -444,18 +444,26 @@ CHANGES = {
     "hole filled": "dd if=/dev/urandom of=sparse bs=1 count=5 seek=5 conv=notrunc 2>/dev/null",
     "replaced by rename": "cp -p two t && mv t two",
     "unreadable": "chmod 0 d/sub large",
+    "shorter": "printf '#!' > run",
+    "longer": "printf more >> run; chmod 4755 run",
+    "hole punched": "dd if=/dev/zero of=run bs=1 count=1 seek=1048575 2>/dev/null",
     "nothing": ":",
+}
+WAYS_BACK: dict[str, Callable[[Sandbox, Snapshot], None]] = {
+    "restore": lambda sandbox, snapshot: sandbox.restore(snapshot),
+    "paranoid": lambda sandbox, snapshot: sandbox.restore(snapshot, paranoid=True),
+    "reset": lambda sandbox, snapshot: sandbox.reset(snapshot),
 }
 
 
 @pytest.mark.parametrize("change", CHANGES)
-@pytest.mark.parametrize("paranoid", [False, True])
-def test_restore_undoes(populated: Sandbox, change: str, paranoid: bool) -> None:
+@pytest.mark.parametrize("bring_back", WAYS_BACK)
+def test_restore_and_reset_undo(populated: Sandbox, change: str, bring_back: str) -> None:
     snapshot = populated.snapshot()
     before = described(populated)
     populated.exec(CHANGES[change], check=True)
 
-    populated.restore(snapshot, paranoid=paranoid)
+    WAYS_BACK[bring_back](populated, snapshot)
 
     assert described(populated) == before
     assert populated.persist().sha256 == snapshot.archive.sha256
@@ -631,6 +639,29 @@ def test_reset_undoes_what_a_process_wrote_to_a_mapped_file(sandbox: Sandbox, ma
     sandbox.reset(snapshot)
 
     assert sandbox.read_text("mapped") == "a" * 5000
+
+
+def test_reset_does_not_write_to_a_file_that_has_a_name_outside(populated: Sandbox) -> None:
+    snapshot = populated.snapshot()
+    if populated.exec("ln run ../outside && echo changed > run").exit_code:
+        pytest.skip("the workspace is a file system of its own")
+
+    populated.reset(snapshot)
+
+    assert populated.persist().sha256 == snapshot.archive.sha256
+    assert populated.exec("cat ../outside && rm ../outside", check=True).stdout.text == "changed\n"
+
+
+def test_restore_leaves_what_a_process_has_open_to_it(sandbox: Sandbox) -> None:
+    sandbox.write_text("data", "before")
+    snapshot = sandbox.snapshot()
+    with sandbox.start("echo changed > data; exec 3< data; echo ready; read line; cat <&3") as process:
+        assert process.stdout.read_line() == b"ready\n"
+        sandbox.restore(snapshot)
+        process.write(b"go\n")
+        assert process.stdout.read_line() == b"changed\n"
+
+    assert sandbox.read_text("data") == "before"
 
 
 def test_reset_empties_tmp_where_it_is_the_sandbox_s_own(sandbox: Sandbox, core: SandboxCore) -> None:

@@ -335,23 +335,46 @@ static int write_sparse(struct extraction *x, struct tar_input *in, int fd, cons
     return result;
 }
 
-static int extract_file(struct extraction *x, struct tar_input *in, const struct member *m, const char *name)
+/* The file that has the name now, or -1. Not one with further names, which would change with it; what can't be opened for
+ * writing, as a program that runs, is replaced like any other. */
+static int open_old(struct extraction *x, const struct member *m, const char *name)
+{
+    struct facts f;
+    if (!x->rewrite || facts_at(x->at, name, &f) || !S_ISREG(f.mode) || f.links != 1 || f.mount)
+        return -1;
+    int fd = openat(x->at, name, O_WRONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    off_t keep = m->sparse ? 0 : (off_t)m->size; /* what was written over needs no truncation; holes do */
+    if (fd >= 0 && f.size > (uint64_t)keep && ftruncate(fd, keep)) {
+        close(fd);
+        return -1;
+    }
+    return fd;
+}
+
+static int open_new(struct extraction *x, const struct member *m, const char *name)
 {
     int flags = O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC;
     mode_t mode = m->mode & 0700; /* the rest comes with the owner */
     if (x->uid == m->uid && x->gid == m->gid)
         mode = m->mode & 0777;
     int fd = openat(x->at, name, flags, mode);
-    if (fd < 0 && errno == EEXIST) { /* always a new file: the old one may have names elsewhere */
+    if (fd < 0 && errno == EEXIST) {
         if (clear_name(x, name))
             return -1;
         fd = openat(x->at, name, flags, mode);
     }
-    if (fd < 0)
-        return failed(x, "open");
+    return fd < 0 ? failed(x, "open") : fd;
+}
+
+static int extract_file(struct extraction *x, struct tar_input *in, const struct member *m, const char *name)
+{
+    int fd = open_old(x, m, name);
+    bool old = fd >= 0;
+    if (!old && (fd = open_new(x, m, name)) < 0)
+        return -1;
     int result = m->sparse ? write_sparse(x, in, fd, m) : write_data(x, in, fd, 0, m->size);
     if (!result)
-        result = apply_attributes(x, fd, m, top(x)->bequeaths);
+        result = apply_attributes(x, fd, m, old || top(x)->bequeaths);
     if (close(fd) && !result)
         result = failed(x, "close");
     return result;

@@ -25,6 +25,7 @@ struct extraction {
     struct open_directory *stack;
     size_t depth, stack_room;
     bool keep_extras, keep_root;
+    bool rewrite;             /* write into files that are there: ext4 takes 0.5 ms for one that is made after others were removed */
     uid_t uid;                /* whose new files are */
     gid_t gid;
     uint64_t members, removed;

@@ -15,6 +15,8 @@
 
 #define CHUNK (256 * 1024)
 
+enum { HYDRATE_MERGE = 1, RESTORE_PARANOID = 1, QUIET = 2 };
+
 /* The root directory, made anew if a test has removed it or put something else in its place. */
 static int open_or_make_root(const char *path)
 {
@@ -81,7 +83,8 @@ static mode_t type_of(char letter)
 _Noreturn void hydrate(struct reader *body)
 {
     char *root_path = take_string(body);
-    bool indexed = take_u32(body) != 0, merge = take_u8(body);
+    bool indexed = take_u32(body) != 0;
+    uint8_t flags = take_u8(body);
     if (!taken_whole(body))
         fail(EBADMSG, "open", "HYDRATE body");
     int root = open_or_make_root(root_path);
@@ -89,7 +92,8 @@ _Noreturn void hydrate(struct reader *body)
     struct tar_input in;
     struct member m = {0};
     struct index index = {0};
-    extraction_begin(&x, root, merge, merge);
+    extraction_begin(&x, root, flags & HYDRATE_MERGE, flags & HYDRATE_MERGE);
+    x.rewrite = flags & QUIET;
     tar_begin(&in, input);
     uint64_t start = 0;
     int more;
@@ -133,6 +137,7 @@ struct restoration {
     int root;
     uint8_t *state;          /* of each entry: */
     uint8_t (*digests)[DIGEST]; /* of each, what its content should have; a null pointer unless RESTORE is paranoid */
+    bool quiet; /* no process is left that has a file open or mapped */
     uint64_t compared, removed, repaired, fetched;
 };
 
@@ -295,6 +300,7 @@ static void take_needed(struct restoration *s, size_t needed)
     struct tar_input in;
     struct member m = {0};
     extraction_begin(&x, same_root(s->root), true, false);
+    x.rewrite = s->quiet;
     tar_begin(&in, input);
     for (size_t i = 0; i < s->index.count && needed; i++) {
         if (!(s->state[i] & NEEDED))
@@ -353,7 +359,8 @@ _Noreturn void restore(struct reader *body)
     struct restoration s = {0};
     char *root = take_string(body);
     (void)take_u32(body); /* the agent has looked the index up */
-    bool paranoid = take_u8(body);
+    uint8_t flags = take_u8(body);
+    s.quiet = flags & QUIET;
     if (!taken_whole(body))
         fail(EBADMSG, "open", "RESTORE body");
     if (!index_load(&s.index, WORKER_INDEX))
@@ -362,7 +369,7 @@ _Noreturn void restore(struct reader *body)
     s.state = calloc(s.index.count, 1);
     if (!s.state)
         fail(ENOMEM, "calloc", root);
-    if (paranoid)
+    if (flags & RESTORE_PARANOID)
         take_digests(&s);
     compare_tree(&s);
     need_whole_groups(&s);
