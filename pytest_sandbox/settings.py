@@ -218,7 +218,7 @@ TABLE = (
     Setting("workspace", ABSOLUTE_PATH, "Directory that is restored between tests, and the commands' own."),
     Setting("user", USER, "Whom commands run as."),
     Setting("network", NETWORK, "Network of the sandbox; `none` leaves it the loopback interface only."),
-    Setting("memory", SIZE, "Memory of a sandbox, in which `/tmp` counts too."),
+    Setting("memory", SIZE, "Memory of a sandbox, in which `/tmp` and `/var/tmp` count too."),
     Setting("cpus", NUMBER, "CPU cores of a sandbox; fractions are taken."),
     Setting("pids", COUNT, "Processes and threads of a sandbox."),
     Setting("timeout", SECONDS, "How long a command may run, unless the call says otherwise."),

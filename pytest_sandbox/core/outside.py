@@ -14,7 +14,7 @@ from .session import SessionBase
 
 logger = logging.getLogger(__name__)
 
-# Mounted into every container, writable, and not restored. /dev/shm and /tmp are not among them: they are emptied.
+# Mounted into every container, writable, and not restored. /dev/shm and SCRATCH are not among them: they are emptied.
 ENGINE_MOUNTS = (b"/dev", b"/dev/mqueue", b"/etc/hosts", b"/etc/hostname", b"/etc/resolv.conf")
 
 TEMPORARY = ".sandbox-write-"  # how the agent begins the name of a file that it has not written to its end

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from weakref import WeakKeyDictionary, finalize
 from ..agent.client import AgentFailure, Channel
 from ..agent.wire import BodyReader, BodyWriter, Kind, to_wire
 from ..changes import Changes
+from ..engines.base import SCRATCH
 from ..errors import NothingToCompareWith, ProtocolError
 from .archive import Archive, Entry
 from .comparison import compared
@@ -24,7 +26,7 @@ from .transfer import archive_chunks, changed_tree, file_errors, hydrate_tree, p
 
 _RANGE = Struct("<QQ")
 _PARANOID, _QUIET = 1, 2  # flags of RESTORE
-SCRATCH = (b"/tmp", b"/dev/shm")
+_EMPTY_SCRATCH = Archive.build([Entry(".", mode=0o1777)])
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,18 +154,19 @@ class SnapshotOperations(SessionBase):
         self._indexes.remember(snapshot, index)
 
     async def reset(self, snapshot: Snapshot | None = None) -> None:
-        """Make the sandbox fit for the next test: kill every process, restore the workspace, empty /tmp and /dev/shm.
+        """Make the sandbox fit for the next test: kill every process, restore the workspace, empty /tmp and its like.
 
-        Without a snapshot the workspace stays as it is.
+        Those are /tmp, /var/tmp and /dev/shm. Without a snapshot the workspace stays as it is.
         """
         async with self.channel(Kind.SWEEP, b"") as channel:
             await channel.result()
-        if snapshot is not None:
-            await self._bring_to(snapshot, quiet=True)
+        work = [] if snapshot is None else [self._bring_to(snapshot, quiet=True)]
         # An agent that is not the init of a container has the machine's own /tmp.
         if self.in_container:
-            for directory in SCRATCH:
-                await hydrate_tree(self, directory, archive_chunks(_empty_scratch()))
+            work += [self._empty(directory) for directory in (*SCRATCH, "/dev/shm")]
+        for outcome in await asyncio.gather(*work, return_exceptions=True):
+            if isinstance(outcome, BaseException):
+                raise outcome
 
     @property
     def _root(self) -> bytes:
@@ -179,6 +182,9 @@ class SnapshotOperations(SessionBase):
 
     async def _hydrate(self, archive: Archive, *, index: int = 0, quiet: bool = False) -> None:
         await hydrate_tree(self, self._root, archive_chunks(archive), index=index, quiet=quiet)
+
+    async def _empty(self, directory: str) -> None:
+        await hydrate_tree(self, to_wire(directory), archive_chunks(_EMPTY_SCRATCH))
 
     async def _repair(self, archive: Archive, index: int, *, paranoid: bool, quiet: bool) -> bool:
         """Let the agent repair what differs from its index; False if it has no such index any more."""
@@ -274,7 +280,3 @@ def _names(archive: Archive, numbers: Sequence[int]) -> frozenset[bytes]:
 
 def _has_root(archive: Archive) -> bool:
     return any(member.name == b"" for member in archive.members()[:1])
-
-
-def _empty_scratch() -> Archive:
-    return Archive.build([Entry(".", mode=0o1777)])

@@ -11,6 +11,10 @@ from typing import Protocol
 
 from ..models import Container, EngineDescription, RootChange, SandboxSettings, StoredImage
 
+# In memory, mounted by the engine, emptied between tests: the largest size of each as a part of the memory limit, so
+# that a full one is ENOSPC and not a killed process. /var/tmp is where databases and editors put theirs.
+SCRATCH = {"/tmp": 1 / 2, "/var/tmp": 1 / 4}
+
 
 class ByteStream(Protocol):
     """The duplex byte stream to an agent; used from the owner loop only."""

@@ -47,7 +47,7 @@ from ..errors import (
     SandboxError,
 )
 from ..models import ChangeKind, Container, EngineDescription, PullPolicy, RootChange, SandboxSettings, StoredImage
-from .base import ByteStream, Started
+from .base import SCRATCH, ByteStream, Started
 from .blocking import in_thread
 from .runs import Run, current_run
 from .streams import PumpedStream, SocketStream, end_socket
@@ -285,8 +285,10 @@ class DockerEngine:
                 docker.types.Mount(AGENT_DIRECTORY, volume, type="volume", read_only=True),
                 docker.types.Mount(str(settings.workspace), None, type="volume"),
             ],
-            # Counted against the memory limit, so half of it: a full /tmp is ENOSPC, not a killed process.
-            tmpfs={"/tmp": f"rw,exec,nosuid,nodev,mode=1777,size={settings.memory // 2}"},
+            tmpfs={
+                directory: f"rw,exec,nosuid,nodev,mode=1777,size={int(settings.memory * part)}"
+                for directory, part in SCRATCH.items()
+            },
         )
         with self._call("create", name):
             try:

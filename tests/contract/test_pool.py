@@ -286,7 +286,7 @@ NOTHING_OUTSIDE = {
     "reading": "cat /etc/passwd; ls -lR /etc /bin; find / -xdev >/dev/null",
     "devices": "echo x >/dev/null; head -c 1 /dev/zero",
     "the workspace": "mkdir -p a/b; echo x >a/b/c; chmod 700 .",
-    "scratch": "echo x >/tmp/left; mkdir -p /dev/shm/left/er",
+    "scratch": "echo x >/tmp/left; echo x >/var/tmp/left; mkdir -p /dev/shm/left/er",
     "bytecode": "mkdir /usr/__pycache__; echo x >/usr/__pycache__/module.pyc; touch /usr/__pycache__",
 }
 
@@ -313,7 +313,7 @@ def test_a_container_not_changed_outside_stays(lease: Lease, release: Release, w
     assert release(first) == OutsideChanges()
     second = lease()
     assert second.name == first.name
-    assert second.list_dir("/tmp") == second.list_dir("/dev/shm") == []
+    assert second.list_dir("/tmp") == second.list_dir("/var/tmp") == second.list_dir("/dev/shm") == []
 
 
 def test_files_written_through_the_sandbox_s_own_calls_count_too(lease: Lease, release: Release) -> None:

@@ -664,16 +664,18 @@ def test_restore_leaves_what_a_process_has_open_to_it(sandbox: Sandbox) -> None:
     assert sandbox.read_text("data") == "before"
 
 
-def test_reset_empties_tmp_where_it_is_the_sandbox_s_own(sandbox: Sandbox, core: SandboxCore) -> None:
+def test_reset_empties_tmp_and_its_like_where_they_are_the_sandbox_s_own(sandbox: Sandbox, core: SandboxCore) -> None:
     hello = core._client.hello
     if hello is None or hello.pid != 1:
         pytest.skip("the agent as a subprocess has this host's /tmp, which is left alone")
-    sandbox.exec("mkdir -p /tmp/a/b; touch /tmp/c /tmp/.d; chmod 700 /tmp", check=True)
+    for directory in ("/tmp", "/var/tmp", "/dev/shm"):
+        sandbox.exec(f"cd {directory}; mkdir -p a/b; touch c .d; chmod 700 .", check=True)
 
     sandbox.reset()
 
-    assert sandbox.list_dir("/tmp") == []
-    assert sandbox.stat("/tmp").mode == 0o1777
+    for directory in ("/tmp", "/var/tmp", "/dev/shm"):
+        assert sandbox.list_dir(directory) == []
+        assert sandbox.stat(directory).mode == 0o1777
 
 
 def test_a_subprocess_agent_leaves_this_host_s_tmp_alone(sandbox: Sandbox, core: SandboxCore, tmp_path: Path) -> None:
