@@ -17,7 +17,7 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -50,7 +50,7 @@ DEBIAN_IMAGE = "pytest-sandbox/debian"
 BUSYBOX_IMAGE = "pytest-sandbox/busybox"
 LABEL = "pytest-sandbox.recipe"  # hash of how an image was made: made anew when that changes
 
-DEBIAN_PACKAGES = "python3,python3-venv,python3-pip,git,gcc,libc6-dev,make,ca-certificates"
+DEBIAN_PACKAGES = "python3,python3-venv,python3-pip,git,gcc,libc6-dev,make,ca-certificates,less,nano,procps"
 DEBIAN_LEFT_OUT = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*")
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -317,9 +317,13 @@ def busybox_root(binary: bytes, applets: list[str]) -> bytes:
 
 def import_image(client: docker.APIClient, archive: Path, image: str, recipe: str) -> None:
     changes = [f"ENV PATH={PATH}", f"LABEL {LABEL}={recipe}"]
+    replaced = client.inspect_image(image)["Id"] if has(client, image) else None  # type: ignore[no-untyped-call]
     answer = client.import_image_from_file(str(archive), repository=image, tag="latest", changes=changes)
     if '"error"' in str(answer):
         raise SystemExit(f"setup: the engine did not take {image}: {answer}")
+    if replaced is not None:
+        with suppress(docker.errors.APIError):  # a container still uses it
+            client.remove_image(replaced)
 
 
 def has(client: docker.APIClient, image: str) -> bool:
