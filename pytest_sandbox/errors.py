@@ -28,6 +28,7 @@
     │   ├── SandboxStartFailed
     │   ├── SandboxLost
     │   ├── ProtocolError
+    │   ├── NoSpaceOnHost
     │   └── AgentMissing
     ├── FileOperationError            an OSError too: errno, strerror, filename
     │   └── FileMissing, FileForbidden, FileIsDirectory, FileNotDirectory, FileAlreadyExists, …
@@ -465,6 +466,20 @@ class ProtocolError(InfrastructureError):
 
     def __str__(self) -> str:
         return f"the sandbox's agent broke the protocol: {self.reason}"
+
+
+class NoSpaceOnHost(InfrastructureError):
+    """The disk of this host is too full for an archive, a snapshot or a recording. written: bytes of it until then."""
+
+    def __init__(self, directory: str, written: int) -> None:
+        self.directory, self.written = directory, written
+        super().__init__(directory, written)
+
+    def __str__(self) -> str:
+        return (
+            f"no space left in {self.directory} on this host, with {self.written / 2**20:.1f} MiB of an archive in it\n"
+            "free some, let TMPDIR name another directory, or take less out (`ephemeral` in the settings)"
+        )
 
 
 class AgentMissing(InfrastructureError):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import os
 import tempfile
-import threading
 import weakref
 from typing import BinaryIO
 
+from ..errors import NoSpaceOnHost
 from ..models import MEBIBYTE
 
 IN_MEMORY = 4 * MEBIBYTE  # what is no larger never touches the disk
@@ -23,7 +25,6 @@ class Spool:
         self.size = 0
         self._memory: bytearray | None = bytearray()
         self._file: BinaryIO | None = None
-        self._lock = threading.Lock()  # the file has one position, and several sandboxes may restore from one archive
 
     @classmethod
     def of_file(cls, file: BinaryIO) -> Spool:
@@ -44,16 +45,25 @@ class Spool:
         weakref.finalize(self, file.close)
 
     def append(self, chunk: bytes) -> None:
+        """Raises NoSpaceOnHost, after which the spool is of no use."""
         self.size += len(chunk)
         if self._memory is not None:
             self._memory += chunk
             if self.size <= IN_MEMORY:
                 return
-            # Has no name, so nothing is left when this process is killed.
-            self._keep(tempfile.TemporaryFile(prefix="pytest-sandbox-"))  # noqa: SIM115 - closed by the finalizer
             chunk, self._memory = bytes(self._memory), None
-        assert self._file is not None
-        self._file.write(chunk)
+        try:
+            if self._file is None:
+                # Has no name, so nothing is left when this process is killed.
+                self._keep(tempfile.TemporaryFile(prefix="pytest-sandbox-", buffering=0))  # noqa: SIM115 - finalized
+            assert self._file is not None
+            left = memoryview(chunk)
+            while left:
+                left = left[self._file.write(left) :]
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise NoSpaceOnHost(tempfile.gettempdir(), self.size - len(chunk)) from error
 
     def cut(self, size: int) -> bytes:
         """Take off what follows the first bytes, and return it."""
@@ -70,6 +80,4 @@ class Spool:
         if self._memory is not None:
             return bytes(memoryview(self._memory)[offset : offset + length])
         assert self._file is not None
-        with self._lock:
-            self._file.seek(offset)
-            return self._file.read(length)
+        return os.pread(self._file.fileno(), length, offset)

@@ -29,7 +29,7 @@ from pytest_sandbox.core.tar import (
     canonical_stream,
     encode_header,
 )
-from pytest_sandbox.errors import DamagedArchive, UnsafeArchive, UsageError
+from pytest_sandbox.errors import DamagedArchive, NoSpaceOnHost, UnsafeArchive, UsageError
 
 END = bytes(2 * BLOCK)
 NANO = 1_700_000_000_123_456_789
@@ -702,6 +702,16 @@ def test_a_large_archive_lives_on_disk_without_a_name(tmp_path: Path, monkeypatc
     assert list(tmp_path.iterdir()) == []
     assert b"".join(archive.content(archive.members()[0])) == content
     assert Archive.read(archive.open()).sha256 == archive.sha256
+
+
+def test_a_full_disk_is_named_and_nothing_stays_on_it(full_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(full_disk))
+
+    with pytest.raises(NoSpaceOnHost, match=rf"no space left in {full_disk} on this host, with 0.0 MiB.*\n.*TMPDIR"):
+        Archive.build([Entry("f", content=bytes(5 << 20))])
+
+    usage = os.statvfs(full_disk)
+    assert usage.f_bfree == usage.f_blocks
 
 
 def test_readers_of_one_archive_do_not_disturb_each_other() -> None:

@@ -522,18 +522,6 @@ def test_a_chore_is_due_once_a_day(store: Store, folder: Path) -> None:
 # --- a host that is in the way ----------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def full_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system with no room for anything but small files."""
-    if os.geteuid() != 0:
-        pytest.skip("mounting takes root")
-    small = tmp_path / "small"
-    small.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(small)], check=True)
-    yield small
-    subprocess.run(["umount", str(small)], check=True)
-
-
 def test_a_full_disk_costs_the_keeping_and_not_the_test(full_disk: Path, said: list[str]) -> None:
     store = Store(full_disk / "store", said.append)
     making = Making(os.urandom(100_000))
