@@ -88,6 +88,7 @@ class RunSettings:
     slots_timeout: seconds to wait for one, None for no limit.
     record: whose terminals to record. recordings: the folder for that, from the run's root directory on.
     store: folder in which baselines are kept, empty for one in the user's cache, `none` to keep nothing.
+    store_size: bytes of archives in it. store_days: baselines that were not used for so long are removed.
     refresh: make kept baselines anew.
     """
 
@@ -97,4 +98,6 @@ class RunSettings:
     record: RecordPolicy = RecordPolicy.OFF
     recordings: str = "sandbox-recordings"
     store: str = ""
+    store_size: int = 4096 * MEBIBYTE
+    store_days: float = 14.0
     refresh: bool = False

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from .agent.binaries import agent_binary
 from .core.archive import local_tree
 from .core.snapshot import Snapshot
-from .core.store import UNUSED_LIMIT, Kept, Store
+from .core.store import Kept, Store
 from .core.tar import canonical_stream
 from .errors import EngineError
 from .loop import run
@@ -155,7 +155,7 @@ class BaselineKeeper:
             key = image.labels[IMAGE_LABEL]
             current = self._store.facts(key).get("image", image.id)  # not known here: of another host, or folder
             unused = time.time() - max(image.created, self._store.last_used(key) if current == image.id else 0)
-            if unused > (UNUSED_LIMIT if current == image.id else REPLACED_LIMIT):
+            if unused > (self._store.unused_limit if current == image.id else REPLACED_LIMIT):
                 logger.debug("keeper.image.remove id=%s unused=%.0f", image.id, unused)
                 run(engine.remove_image(image.id))
 

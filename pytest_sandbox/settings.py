@@ -111,13 +111,16 @@ def _seconds(value: object) -> float | None:
 
 
 def _size(value: object) -> int:
-    if isinstance(value, str):
-        match = re.fullmatch(r"(\d+(?:\.\d+)?)([kmg]?)", value.strip().lower())
-        if match is None:
-            raise ValueError
-        size = int(float(match[1]) * UNITS[match[2]])
-    else:
-        size = _count(value)
+    if not isinstance(value, str):
+        return _count(value)
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([kmg]?)", value.strip().lower())
+    if match is None:
+        raise ValueError
+    return _count(int(float(match[1]) * UNITS[match[2]]))
+
+
+def _memory(value: object) -> int:
+    size = _size(value)
     if size < SMALLEST_MEMORY:
         raise ValueError
     return size
@@ -166,7 +169,8 @@ USER = Syntax(_user, "a name, `uid`, `name:group` or `uid:gid`, or nothing for t
 NETWORK = Syntax(_network, "`none`, `bridge`, or the name of an engine's network", lambda name: name or "none")
 ABSOLUTE_PATH = Syntax(_absolute_path, "an absolute path other than `/`, without `..`")
 DIRECTORY = Syntax(_directory, "a path; a relative one starts at the run's root directory")
-SIZE = Syntax(_size, "bytes, or a number with `k`, `m` or `g`, at least `6m`", _written_size)
+MEMORY = Syntax(_memory, "bytes, or a number with `k`, `m` or `g`, at least `6m`", _written_size)
+SIZE = Syntax(_size, "bytes, or a number with `k`, `m` or `g`", _written_size)
 NUMBER = Syntax(_number, "a number above 0", lambda number: f"{number:g}")
 COUNT = Syntax(_count, "a whole number above 0")
 SLOTS = Syntax(_amount, "a whole number, 0 for 8 per core, at least 16, at most one per 256 MiB of the engine's memory")
@@ -218,7 +222,7 @@ TABLE = (
     Setting("workspace", ABSOLUTE_PATH, "Directory that is restored between tests, and the commands' own."),
     Setting("user", USER, "Whom commands run as."),
     Setting("network", NETWORK, "Network of the sandbox; `none` leaves it the loopback interface only."),
-    Setting("memory", SIZE, "Memory of a sandbox, in which `/tmp` and `/var/tmp` count too."),
+    Setting("memory", MEMORY, "Memory of a sandbox, in which `/tmp` and `/var/tmp` count too."),
     Setting("cpus", NUMBER, "CPU cores of a sandbox; fractions are taken."),
     Setting("pids", COUNT, "Processes and threads of a sandbox."),
     Setting("timeout", SECONDS, "How long a command may run, unless the call says otherwise."),
@@ -251,6 +255,8 @@ RUN_TABLE = (  # without a marker: they hold for the whole run
     Setting("record", one_of(RecordPolicy), "Of which tests to keep recordings of terminals (asciicast)."),
     Setting("recordings", DIRECTORY, "Directory of the recordings."),
     Setting("store", FOLDER, "Where baselines are kept for the next run."),
+    Setting("store_size", SIZE, "Archives of baselines in the store: beyond it the longest unused go."),
+    Setting("store_days", NUMBER, "Baselines not used for so many days go, their images on the engine included."),
     Setting("refresh", FLAG, "Make kept baselines anew, once in this run."),
 )
 BY_NAME = {setting.name: setting for setting in TABLE}

@@ -46,12 +46,14 @@ def pool_of(config: pytest.Config) -> SandboxPool:
 def keeper_of(config: pytest.Config) -> BaselineKeeper:
     """Return what this process keeps baselines with, made on first use; the workers of a run are one run to it."""
     if KEEPER not in config.stash:
-        from .core.store import Store
+        from .core.store import DAY, Store
         from .keeping import BaselineKeeper
 
         run = config.stash[RUN]
         tell = partial(notify, config)
-        store = Store(_store_folder(config, run.store), tell)
+        store = Store(
+            _store_folder(config, run.store), tell, size_limit=run.store_size, unused_limit=run.store_days * DAY
+        )
         identity = config.workerinput["testrunuid"] if is_worker(config) else uuid.uuid4().hex  # type: ignore[attr-defined]
         keeper = BaselineKeeper(pool_of(config), store, identity, tell, refresh=run.refresh)
         config.stash[KEEPER] = keeper

@@ -27,6 +27,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Timer
 
+from ..configuration import RunSettings
 from ..errors import ArchiveError
 from .archive import Archive
 from .spool import Spool
@@ -35,8 +36,7 @@ from .tar import CHUNK
 logger = logging.getLogger(__name__)
 
 DAY = 86400.0  # seconds
-UNUSED_LIMIT = 14 * DAY  # what nobody has used for so long is removed
-SIZE_LIMIT = 4 * 1024**3  # bytes of archives; beyond it what was not used for longest is removed
+DEFAULTS = RunSettings()
 PATIENCE = 1.0  # seconds of waiting before it is said what for
 
 _SHA256 = re.compile(r"([0-9a-f]{64})?")
@@ -64,7 +64,8 @@ class _Record:
 class Store:
     """A folder of archives. Its files are for this user only.
 
-    notify: takes a line for whoever is watching the run. A folder that can't be written to keeps nothing: that is said,
+    notify: takes a line for whoever is watching the run. size_limit: bytes of archives, beyond which the longest unused
+    go; unused_limit: seconds after which any goes. A folder that can't be written to keeps nothing: that is said,
     and nobody fails for it.
     """
 
@@ -73,13 +74,13 @@ class Store:
         folder: Path,
         notify: Callable[[str], None],
         *,
-        size_limit: int = SIZE_LIMIT,
-        unused_limit: float = UNUSED_LIMIT,
+        size_limit: int = DEFAULTS.store_size,
+        unused_limit: float = DEFAULTS.store_days * DAY,
     ) -> None:
         self._folder = folder
         self._notify = notify
         self._size_limit = size_limit
-        self._unused_limit = unused_limit
+        self.unused_limit = unused_limit
 
     def obtain(
         self, key: str, name: str, make: Callable[[], Kept], *, usable: Callable[[Kept], bool] = lambda _: True
@@ -142,7 +143,7 @@ class Store:
         """Remove what was not used for long, and what is too much; never what a process is using."""
         try:
             with self._renaming():
-                self._prune(time.time() - self._unused_limit)
+                self._prune(time.time() - self.unused_limit)
         except OSError as error:
             logger.warning("store.prune.failed folder=%s error=%s", self._folder, error)
 

@@ -311,6 +311,17 @@ def test_a_damaged_archive_is_said_and_made_good(
     assert log.distinct() == 2
 
 
+@pytest.mark.parametrize("limit", ["--sandbox-store-size=1", "--sandbox-store-days=1e-9"])
+def test_what_goes_beyond_the_store_s_limits_goes(suite: RunSuite, kept: str, limit: str) -> None:
+    objects = Path(os.environ["SANDBOX_STORE"], "objects")
+    suite(kept).assert_outcomes(passed=4)
+    (first,) = objects.iterdir()
+
+    suite(kept.replace("cat /proc", "cat  /proc"), limit).assert_outcomes(passed=4)
+
+    assert not first.exists()
+
+
 def test_a_failure_is_not_kept(suite: RunSuite, pytester: pytest.Pytester) -> None:
     source = """
         import os, pytest
