@@ -54,7 +54,8 @@ def opening(channel: int, kind: Kind, body: BodyWriter, window: int = 1000) -> b
 
 
 def exec_body(flags: int = 1, cap: int = UNLIMITED) -> BodyWriter:
-    return BodyWriter().u32(flags).u32(1).str(b"true").u32(1).str(b"A=1").str(b"/").str(b"").u64(cap).u64(cap)
+    body = BodyWriter().u32(flags).u32(1).str(b"true").u32(1).str(b"A=1").str(b"/").str(b"")
+    return body.u64(UNLIMITED).u64(64).u64(cap).u64(cap)
 
 
 def data(channel: int, content: bytes) -> bytes:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .errors import ArchiveError as ArchiveError
     from .errors import CommandError as CommandError
     from .errors import CommandFailed as CommandFailed
+    from .errors import CommandHitLimit as CommandHitLimit
     from .errors import CommandNotFound as CommandNotFound
     from .errors import CommandNotStarted as CommandNotStarted
     from .errors import CommandTimeout as CommandTimeout
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from .errors import ImageNotAvailable as ImageNotAvailable
     from .errors import InfrastructureError as InfrastructureError
     from .errors import LimitExceeded as LimitExceeded
+    from .errors import LimitNotAvailable as LimitNotAvailable
     from .errors import OutputTruncated as OutputTruncated
     from .errors import SandboxClosed as SandboxClosed
     from .errors import SandboxError as SandboxError
@@ -49,6 +51,8 @@ if TYPE_CHECKING:
     from .models import FileKind as FileKind
     from .models import FileStat as FileStat
     from .models import Isolation as Isolation
+    from .models import Limit as Limit
+    from .models import LimitHit as LimitHit
     from .models import Output as Output
     from .models import ProcessExit as ProcessExit
     from .models import PullPolicy as PullPolicy
@@ -67,6 +71,7 @@ _HOME = {
         "ArchiveError",
         "CommandError",
         "CommandFailed",
+        "CommandHitLimit",
         "CommandNotFound",
         "CommandNotStarted",
         "CommandTimeout",
@@ -76,6 +81,7 @@ _HOME = {
         "ImageNotAvailable",
         "InfrastructureError",
         "LimitExceeded",
+        "LimitNotAvailable",
         "OutputTruncated",
         "SandboxClosed",
         "SandboxError",
@@ -94,6 +100,8 @@ _HOME = {
         "FileKind",
         "FileStat",
         "Isolation",
+        "Limit",
+        "LimitHit",
         "Output",
         "ProcessExit",
         "PullPolicy",

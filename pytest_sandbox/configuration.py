@@ -47,6 +47,9 @@ class SandboxSettings:
     image: name, name@digest or id. user: whom commands run as, empty for the image's own.
     environment: added to the image's. ephemeral: paths and patterns that snapshots leave out.
     memory: bytes. cpus: cores, fractions allowed. pids: processes and threads.
+    disk: bytes of the root file system and of the workspace, each; None for what the engine's disk has.
+    file_size: bytes of a file that a command writes, None for no limit. open_files: of each process, None for the
+    engine's limit, of which a program gets 1024 unless it asks for more.
     network: empty for none (loopback only), else the name of an engine network, `bridge` for the default one.
     timeout: seconds a command may take unless the call says otherwise, None for no limit.
     paranoid: restoring compares every file's content, not only of those whose attributes tell of a change.
@@ -63,6 +66,9 @@ class SandboxSettings:
     memory: int = 2048 * MEBIBYTE
     cpus: float = 2.0
     pids: int = 2048
+    disk: int | None = None
+    file_size: int | None = None
+    open_files: int | None = None
     timeout: float | None = 300.0
     ephemeral: Sequence[str] = ()
     tolerated: Sequence[str] = ("__pycache__",)  # Python writes one beside whatever it imports first
@@ -76,7 +82,17 @@ class SandboxSettings:
 
         The user is, because the workspace is made theirs.
         """
-        return (self.image, self.pull, self.workspace, self.user, self.network, self.memory, self.cpus, self.pids)
+        return (
+            self.image,
+            self.pull,
+            self.workspace,
+            self.user,
+            self.network,
+            self.memory,
+            self.cpus,
+            self.pids,
+            self.disk,
+        )
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,11 @@
     │       ├── ArgumentListTooLong
     │       ├── NoSuchUser
     │       ├── NoSuchDirectory
+    │       ├── TooManyProcesses      a limit: the sandbox's processes
     │       └── TerminalNotAvailable  the container has no pseudo-terminal
     ├── LimitExceeded                 it hit a limit
     │   ├── CommandTimeout
+    │   ├── CommandHitLimit           memory, processes, file size; with check=True
     │   ├── ProcessStillRunning       wait(timeout=) of a process, which goes on
     │   ├── TerminalTimeout           what a terminal was to show, or to take, in time
     │   └── OutputTruncated           check=True, and the output was cut by its cap
@@ -37,6 +39,7 @@
     │   └── UnsafeArchive
     └── UsageError                    called wrongly
         ├── InvalidSetting
+        ├── LimitNotAvailable         the engine, or its storage, can't set it
         ├── UnknownKey
         ├── WorkspaceRootProtected
         ├── NothingToCompareWith
@@ -111,18 +114,22 @@ class CommandFailed(CommandError):
 
     def __str__(self) -> str:
         result = self.result
-        end = f"exit code {result.exit_code}" if result.exit_code >= 0 else f"signal {-result.exit_code}"
         cut = "".join(
             f"\n{name} was cut: {len(stream)} of {stream.total_bytes} bytes kept"
             for name, stream in (("stdout", result.stdout), ("stderr", result.stderr))
             if stream.truncated
         )
         return (
-            f"`{shown(result.command)}` failed with {end} after {result.duration:.2f} s"
+            f"`{shown(result.command)}` failed with {_end(result)}"
             + tail(result.stdout, "stdout")
             + tail(result.stderr, "stderr")
             + cut
         )
+
+
+def _end(result: ExecResult) -> str:
+    end = f"exit code {result.exit_code}" if result.exit_code >= 0 else f"signal {-result.exit_code}"
+    return f"{end} after {result.duration:.2f} s"
 
 
 class CommandLost(CommandError):
@@ -199,6 +206,18 @@ class NoSuchDirectory(CommandNotStarted):
         return f"`{shown(self.command)}` did not start: cwd {self.subject!r}: {os.strerror(self.errno)}"
 
 
+class TooManyProcesses(CommandNotStarted):
+    """The sandbox has as many processes and threads as `pids` allows."""
+
+    failure = FailureClass.LIMIT
+
+    def __str__(self) -> str:
+        return (
+            f"`{shown(self.command)}` did not start: the sandbox can't have more processes; "
+            "end some (sweep() ends all), or raise `pids` in the settings"
+        )
+
+
 class TerminalNotAvailable(CommandNotStarted):
     """No pseudo-terminal could be had in the container."""
 
@@ -217,6 +236,8 @@ def command_not_started(command: str | Sequence[str], errno: int, operation: str
         kind = NoSuchDirectory
     elif operation == "pty":
         kind = TerminalNotAvailable
+    elif operation == "fork" and errno == errno_module.EAGAIN:
+        kind = TooManyProcesses
     elif errno == errno_module.E2BIG:
         kind = ArgumentListTooLong
     elif operation == "execve" and errno in (errno_module.ENOENT, errno_module.ENOTDIR):
@@ -276,6 +297,23 @@ class CommandTimeout(LimitExceeded, TimeoutError):
             f"`{shown(result.command)}` was killed with all its processes after timeout={self.timeout:g} s"
             + tail(result.stdout, "stdout until then")
             + tail(result.stderr, "stderr until then")
+        )
+
+
+class CommandHitLimit(LimitExceeded):
+    """A command failed, was called with check=True, and a limit was hit while it ran: `result.limits`."""
+
+    def __init__(self, result: ExecResult) -> None:
+        self.result = result
+        super().__init__(result)
+
+    def __str__(self) -> str:
+        result = self.result
+        hits = "; ".join(f"{hit} (`{hit.limit.value}` in the settings)" for hit in result.limits)
+        return (
+            f"`{shown(result.command)}`: {hits}; {_end(result)}"
+            + tail(result.stdout, "stdout")
+            + tail(result.stderr, "stderr")
         )
 
 
@@ -612,6 +650,17 @@ class InvalidSetting(UsageError, ValueError):
 
     def __str__(self) -> str:
         return f"{self.source}: {self.value!r} is not valid; expected {self.expected}"
+
+
+class LimitNotAvailable(UsageError):
+    """A limit of the settings can't be had here. limit: the setting's name; bound: its value, as shown."""
+
+    def __init__(self, limit: str, bound: str, reason: str) -> None:
+        self.limit, self.bound, self.reason = limit, bound, reason
+        super().__init__(limit, bound, reason)
+
+    def __str__(self) -> str:
+        return f"no sandbox can have {self.limit}={self.bound} here: {self.reason}"
 
 
 class UnknownKey(UsageError, ValueError):

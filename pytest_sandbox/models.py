@@ -59,12 +59,45 @@ class ResourceUsage:
     peak_bytes: int
 
 
+class Limit(Enum):
+    """A limit of the settings that can be told to have been hit; the value is the setting's name."""
+
+    MEMORY = "memory"
+    PIDS = "pids"
+    FILE_SIZE = "file_size"
+
+
+@dataclass(frozen=True, slots=True)
+class LimitHit:
+    """A limit that was hit while a command ran, and it failed. bound: the setting's value.
+
+    Memory and processes are the whole sandbox's: what hit them may have been another of its commands.
+    """
+
+    limit: Limit
+    bound: int
+
+    def __str__(self) -> str:
+        if self.limit is Limit.PIDS:
+            return f"no more processes: limit {self.bound}"
+        what = "out of memory" if self.limit is Limit.MEMORY else "file too large"
+        return f"killed: {what}, limit {shown_size(self.bound)}"
+
+
+def shown_size(count: int) -> str:
+    """`64 MiB`, `1.5 KiB`, `100 bytes`."""
+    for unit, name in ((1024 * MEBIBYTE, "GiB"), (MEBIBYTE, "MiB"), (1024, "KiB")):
+        if count >= unit:
+            return f"{count / unit:.4g} {name}"
+    return f"{count} bytes"
+
+
 @dataclass(frozen=True, slots=True)
 class ExecResult:
     """How a command ended.
 
     exit_code: negative for a signal, -9 for SIGKILL. duration: seconds from start to end, measured in the sandbox.
-    survivors: processes that it started are still running in the background.
+    survivors: processes that it started are still running in the background. limits: those hit, if it failed.
     """
 
     command: str | tuple[str, ...]
@@ -74,6 +107,7 @@ class ExecResult:
     duration: float
     usage: ResourceUsage
     survivors: bool = False
+    limits: tuple[LimitHit, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -84,7 +118,8 @@ class ExecResult:
 class ProcessExit:
     """How a process ended that start() had begun; its output went to whoever read it.
 
-    exit_code, duration, usage, survivors: as in ExecResult. stdout_bytes, stderr_bytes: what it wrote, read or not.
+    exit_code, duration, usage, survivors, limits: as in ExecResult. stdout_bytes, stderr_bytes: what it wrote, read or
+    not.
     """
 
     exit_code: int
@@ -93,6 +128,7 @@ class ProcessExit:
     survivors: bool
     stdout_bytes: int
     stderr_bytes: int
+    limits: tuple[LimitHit, ...] = ()
 
     @property
     def ok(self) -> bool:

@@ -119,6 +119,14 @@ def _size(value: object) -> int:
     return _count(int(float(match[1]) * UNITS[match[2]]))
 
 
+def _optional_size(value: object) -> int | None:
+    return None if value in ("none", None) else _size(value)
+
+
+def _optional_count(value: object) -> int | None:
+    return None if value in ("none", None) else _count(value)
+
+
 def _memory(value: object) -> int:
     size = _size(value)
     if size < SMALLEST_MEMORY:
@@ -126,7 +134,9 @@ def _memory(value: object) -> int:
     return size
 
 
-def _written_size(size: int) -> str:
+def _written_size(size: int | None) -> str:
+    if size is None:
+        return "none"
     unit = next(unit for unit in ("g", "m", "k", "") if size % UNITS[unit] == 0)
     return f"{size // UNITS[unit]}{unit}"
 
@@ -170,9 +180,13 @@ NETWORK = Syntax(_network, "`none`, `bridge`, or the name of an engine's network
 ABSOLUTE_PATH = Syntax(_absolute_path, "an absolute path other than `/`, without `..`")
 DIRECTORY = Syntax(_directory, "a path; a relative one starts at the run's root directory")
 MEMORY = Syntax(_memory, "bytes, or a number with `k`, `m` or `g`, at least `6m`", _written_size)
+OPTIONAL_SIZE = Syntax(_optional_size, "bytes, or a number with `k`, `m` or `g`; or `none`", _written_size)
 SIZE = Syntax(_size, "bytes, or a number with `k`, `m` or `g`", _written_size)
 NUMBER = Syntax(_number, "a number above 0", lambda number: f"{number:g}")
 COUNT = Syntax(_count, "a whole number above 0")
+OPTIONAL_COUNT = Syntax(
+    _optional_count, "a whole number above 0, or `none`", lambda count: "none" if count is None else str(count)
+)
 SLOTS = Syntax(_amount, "a whole number, 0 for 8 per core, at least 16, at most one per 256 MiB of the engine's memory")
 AMOUNT = Syntax(_amount, "a whole number, 0 for none")
 SECONDS = Syntax(_seconds, "seconds above 0, or `none`", lambda number: "none" if number is None else f"{number:g}")
@@ -225,6 +239,13 @@ TABLE = (
     Setting("memory", MEMORY, "Memory of a sandbox, in which `/tmp` and `/var/tmp` count too."),
     Setting("cpus", NUMBER, "CPU cores of a sandbox; fractions are taken."),
     Setting("pids", COUNT, "Processes and threads of a sandbox."),
+    Setting(
+        "disk",
+        OPTIONAL_SIZE,
+        "What the root file system and the workspace may each take, if the engine's storage can limit that.",
+    ),
+    Setting("file_size", OPTIONAL_SIZE, "Largest file that a command may write."),
+    Setting("open_files", OPTIONAL_COUNT, "Files that each process of a command may have open."),
     Setting("timeout", SECONDS, "How long a command may run, unless the call says otherwise."),
     Setting(
         "isolation",

@@ -41,6 +41,7 @@ OUTBOUND_BYTES = 256 * 1024  # waiting to be written; senders of DATA pause beyo
 OPEN_BOUND = 60.0  # seconds for OPENED. A fork under heavy load takes milliseconds; an agent that needs longer is hung
 END_BOUND = 10.0  # seconds for CLOSED after SIGKILL
 COMMANDS = (Kind.EXEC, Kind.TERMINAL)
+HIT_MEMORY, HIT_PIDS = 1, 2  # in the hits of an EXIT
 INPUT_REFUSED = 2  # the stream number by which an agent's EOF means our input
 
 
@@ -75,6 +76,7 @@ class ExitReport:
     """How a command ended, as the agent saw it; nothing in it is more than a claim.
 
     status: exit code, or minus the signal. stdout, stderr: bytes written. Times in seconds, peak in bytes.
+    hits: bits of HIT_…, limits that were hit in the sandbox while the command ran, if it failed.
     """
 
     status: int
@@ -85,6 +87,7 @@ class ExitReport:
     user: float
     system: float
     peak: int
+    hits: int
 
 
 class Bell:
@@ -399,6 +402,7 @@ def _read_exit(body: BodyReader) -> ExitReport:
         user=body.u64() / 1e6,
         system=body.u64() / 1e6,
         peak=body.u64(),
+        hits=body.u8(),
     )
 
 

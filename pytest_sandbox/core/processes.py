@@ -10,18 +10,29 @@ from enum import Enum
 from types import TracebackType
 from typing import BinaryIO, Final, Self
 
-from ..agent.client import AgentFailure, Channel, ExitReport
+from ..agent.client import HIT_MEMORY, HIT_PIDS, AgentFailure, Channel, ExitReport
 from ..agent.wire import MAX_OPEN, MAX_WINDOW, UNLIMITED, BodyReader, BodyWriter, Kind, Request, to_wire
 from ..errors import (
-    CommandError,
     CommandFailed,
+    CommandHitLimit,
     CommandLost,
     CommandTimeout,
+    LimitNotAvailable,
     OutputTruncated,
     ProcessStillRunning,
+    SandboxError,
     command_not_started,
 )
-from ..models import DEFAULT_OUTPUT_LIMIT, ExecResult, Output, ProcessExit, ResourceUsage
+from ..models import (
+    DEFAULT_OUTPUT_LIMIT,
+    ExecResult,
+    Limit,
+    LimitHit,
+    Output,
+    ProcessExit,
+    ResourceUsage,
+    SandboxSettings,
+)
 from .session import SessionBase
 from .sources import chunks
 
@@ -76,7 +87,8 @@ class ProcessOperations(SessionBase):
         check: raise unless the exit code is 0 and all output was kept.
         wait_all: wait for the processes it left in the background too, and have their output; the timeout covers them.
 
-        Raises CommandNotStarted and its kinds, CommandTimeout, CommandLost; with check CommandFailed, OutputTruncated.
+        Raises CommandNotStarted and its kinds, CommandTimeout, CommandLost; with check CommandFailed, CommandHitLimit,
+        OutputTruncated.
         """
         limit = self.settings.timeout if isinstance(timeout, Default) else timeout
         window = min(output_limit, MAX_WINDOW)
@@ -90,7 +102,7 @@ class ProcessOperations(SessionBase):
         )
         # The window is the whole output limit: nothing has to be consumed while the command runs, and what an agent
         # sends beyond the limit breaks the protocol.
-        with command_errors(command):
+        with command_errors(command, self.settings):
             async with self.channel(Kind.EXEC, body, window=window) as channel:
                 try:
                     async with asyncio.timeout(limit) as clock:
@@ -102,12 +114,12 @@ class ProcessOperations(SessionBase):
                     if limit is None or not clock.expired():
                         raise  # stdin's own
                     await channel.terminate(grace)
-                    raise CommandTimeout(await _result(command, channel), limit) from None
-                result = await _result(command, channel)
+                    raise CommandTimeout(await _result(command, channel, self.settings), limit) from None
+                result = await _result(command, channel, self.settings)
                 if result.survivors:
                     channel.discard()
         if check and not result.ok:
-            raise CommandFailed(result)
+            raise CommandHitLimit(result) if result.limits else CommandFailed(result)
         if check and (result.stdout.truncated or result.stderr.truncated):
             raise OutputTruncated(result, output_limit)
         return result
@@ -129,7 +141,7 @@ class ProcessOperations(SessionBase):
         """
         flags = STDIN_PIPED | MERGE_STDERR * merge_stderr | REPLACE_ENVIRONMENT * replace_env
         body = self._exec_body(command, flags=flags, cwd=cwd, env=env, user=user, cap=UNLIMITED)
-        with command_errors(command):
+        with command_errors(command, self.settings):
             async with self.losing():
                 channel = await self._client.open(Kind.EXEC, body)
         return ProcessHandle(self, command, channel)
@@ -164,6 +176,7 @@ class ProcessOperations(SessionBase):
             body.str(assignment)
         body.str(self.absolute("." if cwd is None else cwd))
         body.str(_without_nul(self.default_user if user is None else str(user), "user"))
+        body.u64(self.settings.file_size or UNLIMITED).u64(self.settings.open_files or UNLIMITED)
         encoded = body.u64(cap).u64(cap).bytes()
         if len(encoded) + OPEN_OVERHEAD > MAX_OPEN:  # no kernel would take it either
             raise command_not_started(command or "shell", errno.E2BIG, "execve", arguments[0] if arguments else "")
@@ -207,7 +220,7 @@ class RunningCommand:
         A process of start() that writes more than a mebibyte which nobody reads never ends, as on any full pipe.
         Raises ProcessStillRunning after `timeout` seconds, CommandLost.
         """
-        with command_errors(self.command):
+        with command_errors(self.command, self._session.settings):
             async with self._session.losing():
                 try:
                     async with asyncio.timeout(timeout):
@@ -221,6 +234,7 @@ class RunningCommand:
             survivors=report.survivors,
             stdout_bytes=report.stdout,
             stderr_bytes=report.stderr,
+            limits=_limits(report, self._session.settings),
         )
 
     async def close(self) -> None:
@@ -323,7 +337,7 @@ async def _feed(channel: Channel, source: bytes | str | BinaryIO) -> None:
     await channel.send_eof()
 
 
-async def _result(command: str | Sequence[str], channel: Channel) -> ExecResult:
+async def _result(command: str | Sequence[str], channel: Channel, settings: SandboxSettings) -> ExecResult:
     report = await channel.exit()
     streams = []
     for number, written in ((0, report.stdout), (1, report.stderr)):
@@ -339,7 +353,20 @@ async def _result(command: str | Sequence[str], channel: Channel) -> ExecResult:
         duration=report.duration,
         usage=_usage(report),
         survivors=report.survivors and not channel.closed,
+        limits=_limits(report, settings),
     )
+
+
+def _limits(report: ExitReport, settings: SandboxSettings) -> tuple[LimitHit, ...]:
+    """What a failed command ran into. That a file grew too large only the signal tells, or a shell that had it."""
+    hits = []
+    if report.hits & HIT_MEMORY:
+        hits.append(LimitHit(Limit.MEMORY, settings.memory))
+    if report.hits & HIT_PIDS:
+        hits.append(LimitHit(Limit.PIDS, settings.pids))
+    if settings.file_size is not None and report.status in (-SIGNALS["XFSZ"], 128 + SIGNALS["XFSZ"]):
+        hits.append(LimitHit(Limit.FILE_SIZE, settings.file_size))
+    return tuple(hits)
 
 
 def _usage(report: ExitReport) -> ResourceUsage:
@@ -347,16 +374,20 @@ def _usage(report: ExitReport) -> ResourceUsage:
 
 
 @contextlib.contextmanager
-def command_errors(command: str | Sequence[str]) -> Iterator[None]:
+def command_errors(command: str | Sequence[str], settings: SandboxSettings) -> Iterator[None]:
     try:
         yield
     except AgentFailure as failure:
-        raise _command_error(command, failure) from None
+        raise _command_error(command, failure, settings) from None
 
 
-def _command_error(command: str | Sequence[str], failure: AgentFailure) -> CommandError:
+def _command_error(command: str | Sequence[str], failure: AgentFailure, settings: SandboxSettings) -> SandboxError:
     if failure.operation == "supervisor":
         return CommandLost(command)
+    if failure.operation == "setrlimit":
+        return LimitNotAvailable(
+            failure.subject, str(getattr(settings, failure.subject)), "the engine gives its containers less"
+        )
     return command_not_started(command, failure.errno, failure.operation, failure.subject)
 
 

@@ -104,7 +104,7 @@ class TerminalOperations(ProcessOperations):
         self._opening += 1
         try:
             await self._make_room()
-            with command_errors(shown):
+            with command_errors(shown, self.settings):
                 async with self.losing():
                     channel = await self._client.open(Kind.TERMINAL, body, window=WINDOW)
         finally:
@@ -379,7 +379,7 @@ class TerminalHandle(RunningCommand):
         """The error to raise now that it is over; how else it can be over is raised here."""
         how = self._closed
         if not how:
-            with command_errors(self.command):
+            with command_errors(self.command, self._session.settings):
                 status = (await self._channel.exit()).status
             how = f"ended with exit code {status}" if status >= 0 else f"was ended by signal {-status}"
         return TerminalEnded(self.command, how, awaited, self._drawn().framed(), self._last_text())

@@ -44,9 +44,19 @@ from ..errors import (
     EngineRequestFailed,
     EngineTimeout,
     ImageNotAvailable,
+    LimitNotAvailable,
     SandboxError,
 )
-from ..models import ChangeKind, Container, EngineDescription, PullPolicy, RootChange, SandboxSettings, StoredImage
+from ..models import (
+    ChangeKind,
+    Container,
+    EngineDescription,
+    PullPolicy,
+    RootChange,
+    SandboxSettings,
+    StoredImage,
+    shown_size,
+)
 from .base import SCRATCH, ByteStream, Started
 from .blocking import in_thread
 from .runs import Run, current_run
@@ -70,6 +80,7 @@ LABEL_AGENT = "pytest-sandbox.agent"
 
 AGENT_DIRECTORY = "/.pytest-sandbox"
 AGENT_NAME = "agent"
+NO_QUOTA = ("storage-opt", "quota", "storage driver")  # in what engines say to a size of a root file system or a volume
 SSH_RECEIVE_BYTES = 64 * 1024
 
 DEFAULT_ENDPOINT = "unix:///var/run/docker.sock"
@@ -280,10 +291,11 @@ class DockerEngine:
             nano_cpus=int(min(settings.cpus, self._description.cores) * 1e9),  # the engine refuses more than it has
             pids_limit=settings.pids,
             security_opt=["no-new-privileges"],
+            storage_opt=None if settings.disk is None else {"size": str(settings.disk)},
             init=False,
             mounts=[
                 docker.types.Mount(AGENT_DIRECTORY, volume, type="volume", read_only=True),
-                docker.types.Mount(str(settings.workspace), None, type="volume"),
+                docker.types.Mount(str(settings.workspace), None, type="volume", driver_config=_sized(settings.disk)),
             ],
             tmpfs={
                 directory: f"rw,exec,nosuid,nodev,mode=1777,size={int(settings.memory * part)}"
@@ -307,6 +319,11 @@ class DockerEngine:
                 )
             except docker.errors.ImageNotFound as error:
                 raise ImageNotAvailable(settings.image, settings.pull.value, "removed meanwhile") from error
+            except docker.errors.APIError as error:
+                if settings.disk is None or not any(word in str(error.explanation) for word in NO_QUOTA):
+                    raise
+                reason = f"{_one_line(str(error.explanation))} (the engine's storage)"
+                raise LimitNotAvailable("disk", shown_size(settings.disk), reason) from error
         return str(created["Id"])
 
     def _attached(self, identity: str, name: str) -> _Transport:
@@ -555,6 +572,10 @@ class _GivenUp(SandboxError):
 _CHANGE_KINDS = (ChangeKind.MODIFIED, ChangeKind.ADDED, ChangeKind.REMOVED)  # the engine's numbers for them
 
 _fillings = itertools.count(1)  # two engines in one process may fill at once, and a container's name is only once
+
+
+def _sized(disk: int | None) -> docker.types.DriverConfig | None:
+    return None if disk is None else docker.types.DriverConfig("local", {"size": str(disk)})
 
 
 def _check(given_up: threading.Event) -> None:

@@ -56,6 +56,8 @@ bool take_command(struct reader *r, bool terminal, struct command *c)
     c->environment = take_strings(r, &variables);
     c->cwd = take_string(r);
     c->user = take_string(r);
+    c->file_size = take_u64(r);
+    c->open_files = take_u64(r);
     c->cap[0] = take_u64(r);
     c->cap[1] = take_u64(r);
     c->terminal = terminal;
@@ -201,6 +203,22 @@ static char **arguments_or_shell(const struct command *c, const struct user *use
     return shell;
 }
 
+/* Both limits of each, so that the program can't raise them again. */
+static void limit(const struct command *c, int failures)
+{
+    struct rlimit bound = {c->file_size, c->file_size};
+    if (c->file_size != UNLIMITED && setrlimit(RLIMIT_FSIZE, &bound))
+        cannot_start(failures, errno, "setrlimit", "file_size");
+    bound = (struct rlimit){c->open_files, c->open_files};
+    if (c->open_files != UNLIMITED) {
+        if (setrlimit(RLIMIT_NOFILE, &bound))
+            cannot_start(failures, errno, "setrlimit", "open_files");
+    } else if (getrlimit(RLIMIT_NOFILE, &bound) == 0 && bound.rlim_cur > 1024) {
+        bound.rlim_cur = 1024; /* what programs expect, select(2) among them; the agent had raised its own */
+        setrlimit(RLIMIT_NOFILE, &bound);
+    }
+}
+
 static _Noreturn void run(const struct command *c, const struct user *user, int failures)
 {
     setsid();
@@ -211,11 +229,7 @@ static _Noreturn void run(const struct command *c, const struct user *user, int 
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
     signal(SIGPIPE, SIG_DFL); /* an ignored signal would stay ignored across execve(2) */
-    struct rlimit files;
-    if (getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur > 1024) {
-        files.rlim_cur = 1024; /* what programs expect, select(2) among them; the agent had raised its own */
-        setrlimit(RLIMIT_NOFILE, &files);
-    }
+    limit(c, failures);
     umask(022);
     if (become(user))
         cannot_start(failures, errno, "setuid", c->user);
@@ -229,11 +243,14 @@ static _Noreturn void run(const struct command *c, const struct user *user, int 
 
 /* --- the supervisor ----------------------------------------------------------------------------------------------- */
 
+enum hit { HIT_MEMORY, HIT_PIDS, HIT_KINDS };
+
 struct supervisor {
     int link;
     bool terminal;
     pid_t command;    /* 0 once it has been reaped */
     uint64_t started; /* microseconds, CLOCK_MONOTONIC */
+    uint64_t hits[HIT_KINDS]; /* of the whole sandbox, before the command began */
     bool killing;
     int64_t kill_at;  /* microseconds; -1: no one asked */
 };
@@ -243,6 +260,40 @@ static int64_t now(void)
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
     return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
+}
+
+/* How often the sandbox has hit a limit, from the files of its control group as the engine mounts them, version 2 or 1
+ * (docs.kernel.org, admin-guide/cgroup-v2 and cgroup-v1/memory); 0 where there are none. */
+static uint64_t count_hits(enum hit kind)
+{
+    static const char *const files[][2] = {
+        [HIT_MEMORY] = {"/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory/memory.oom_control"},
+        [HIT_PIDS] = {"/sys/fs/cgroup/pids.events", "/sys/fs/cgroup/pids/pids.events"},
+    };
+    static const char *const words[] = {[HIT_MEMORY] = "oom_kill ", [HIT_PIDS] = "max "};
+    char text[512];
+    int fd = open(files[kind][0], O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        fd = open(files[kind][1], O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return 0;
+    ssize_t n = read(fd, text, sizeof text - 1);
+    close(fd);
+    text[n > 0 ? n : 0] = 0;
+    for (const char *line = text; line; line = strchr(line, '\n'), line += !!line)
+        if (!strncmp(line, words[kind], strlen(words[kind])))
+            return strtoull(line + strlen(words[kind]), NULL, 10);
+    return 0;
+}
+
+/* Which limits were hit since the command began, a bit for each. As a plain process the agent shares its group with others. */
+static uint8_t hits_since(const struct supervisor *s)
+{
+    uint8_t hits = 0;
+    for (int kind = 0; kind < HIT_KINDS && getppid() == 1; kind++)
+        if (count_hits(kind) > s->hits[kind])
+            hits |= (uint8_t)(1 << kind);
+    return hits;
 }
 
 static uint64_t microseconds(struct timeval t) { return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_usec; }
@@ -258,6 +309,7 @@ static void report_exit(struct supervisor *s, int status, const struct rusage *u
     put_u64(&w, microseconds(usage->ru_utime));
     put_u64(&w, microseconds(usage->ru_stime));
     put_u64(&w, (uint64_t)usage->ru_maxrss * 1024);
+    put_u8(&w, status ? hits_since(s) : 0);
     report(s->link, REPORT_EXIT, w.bytes, w.used);
     free(w.bytes);
 }
@@ -390,6 +442,8 @@ _Noreturn void supervise(const struct command *c, int link)
         _exit(0);
     }
     struct supervisor s = {.link = link, .terminal = c->terminal, .kill_at = -1, .started = (uint64_t)now()};
+    for (int kind = 0; kind < HIT_KINDS && getppid() == 1; kind++)
+        s.hits[kind] = count_hits(kind);
     s.command = fork();
     if (s.command == 0)
         run(c, &user, failures[1]);

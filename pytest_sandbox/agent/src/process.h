@@ -14,6 +14,7 @@ struct command {
     uint32_t flags;
     char **arguments, **environment;
     char *cwd, *user;
+    uint64_t file_size, open_files; /* UNLIMITED: none of this command's own */
     uint64_t cap[2];
     bool terminal;
     uint16_t rows, columns; /* of the terminal */

@@ -22,8 +22,8 @@ from pytest_sandbox.agent.wire import (
     encode_frame,
 )
 
-EXIT = BodyWriter().i32(0).u8(0).u64(0).u64(0).u64(1_500_000).u64(0).u64(0).u64(4096).bytes()
-SURVIVED = BodyWriter().i32(0).u8(1).u64(0).u64(0).u64(0).u64(0).u64(0).u64(0).bytes()
+EXIT = BodyWriter().i32(0).u8(0).u64(0).u64(0).u64(1_500_000).u64(0).u64(0).u64(4096).u8(0).bytes()
+SURVIVED = BodyWriter().i32(0).u8(1).u64(0).u64(0).u64(0).u64(0).u64(0).u64(0).u8(0).bytes()
 OPENED = BodyWriter().u32(10).u32(42).bytes()
 FAILURE = BodyWriter().u32(2).str(b"open").str(b"/missing").bytes()
 BOUND = 5.0  # seconds; a test that hangs fails
