@@ -13,6 +13,7 @@ from pathlib import PurePosixPath
 from types import TracebackType
 from typing import Any, Generic, ParamSpec, Self, TypeVar, overload
 
+from .core.events import Listener, observed, observed_iterator
 from .core.processes import OutputReader, ProcessHandle
 from .core.sandbox import SandboxCore
 from .core.screen import Screen
@@ -47,7 +48,7 @@ class awaited(Generic[C, P, T]):  # noqa: N801  # reads as the function that it 
         async def call(*args: P.args, **kwargs: P.kwargs) -> T:
             __tracebackhide__ = True
             try:
-                return await cross(operation(core, *args, **kwargs))
+                return await cross(observed(operation, core, args, kwargs))
             except SandboxError as error:
                 trim(error)
                 raise
@@ -74,7 +75,7 @@ class awaited_iterator(Generic[C, P, T]):  # noqa: N801
         async def call(*args: P.args, **kwargs: P.kwargs) -> AsyncGenerator[T, None]:
             __tracebackhide__ = True
             try:
-                async with aclosing(cross_iterate(operation(core, *args, **kwargs))) as items:
+                async with aclosing(cross_iterate(observed_iterator(operation, core, args, kwargs))) as items:
                     async for item in items:
                         yield item
             except SandboxError as error:
@@ -198,14 +199,17 @@ class AsyncSandbox:
         self._core = core
 
     @classmethod
-    async def create(cls, settings: SandboxSettings | None = None, engine: Engine | None = None) -> Self:
+    async def create(
+        cls, settings: SandboxSettings | None = None, engine: Engine | None = None, *, events: Listener | None = None
+    ) -> Self:
         """Start a sandbox outside of any fixture; close it, or use it as an async context manager.
 
-        engine: by default the one that DOCKER_HOST or the platform names. Raises what SandboxCore.create raises.
+        engine: by default the one that DOCKER_HOST or the platform names. events: called with each Event; must not
+        wait. Raises what SandboxCore.create raises.
         """
         __tracebackhide__ = True
         try:
-            return cls(await cross(new_core(settings or SandboxSettings(), engine)))
+            return cls(await cross(new_core(settings or SandboxSettings(), engine, events)))
         except SandboxError as error:
             trim(error)
             raise

@@ -54,6 +54,7 @@ class SandboxSettings:
     timeout: seconds a command may take unless the call says otherwise, None for no limit.
     paranoid: restoring compares every file's content, not only of those whose attributes tell of a change.
     terminals: open at once; beyond it an older one is closed.
+    secrets: patterns of names of environment variables whose values are masked in events.
     tolerated: paths and patterns outside of the workspace whose change does not make a container unfit for more tests.
     """
 
@@ -72,6 +73,7 @@ class SandboxSettings:
     timeout: float | None = 300.0
     ephemeral: Sequence[str] = ()
     tolerated: Sequence[str] = ("__pycache__",)  # Python writes one beside whatever it imports first
+    secrets: Sequence[str] = ("*KEY*", "*PASS*", "*SECRET*", "*TOKEN*", "*CREDENTIAL*")
     isolation: Isolation = Isolation.WORKSPACE
     paranoid: bool = False
     terminals: int = 64
@@ -102,6 +104,7 @@ class RunSettings:
     pool: sandboxes kept ready for each kind that tests use up.
     slots: containers at a time, of all runs of this user on the engine, 0 for what its cores and memory suggest.
     slots_timeout: seconds to wait for one, None for no limit.
+    events: file to which all operations are written, from the run's root directory on; empty for none.
     record: whose terminals to record. recordings: the folder for that, from the run's root directory on.
     store: folder in which baselines are kept, empty for one in the user's cache, `none` to keep nothing.
     store_size: bytes of archives in it. store_days: baselines that were not used for so long are removed.
@@ -112,6 +115,7 @@ class RunSettings:
     slots: int = 0
     slots_timeout: float | None = 300.0
     record: RecordPolicy = RecordPolicy.OFF
+    events: str = ""
     recordings: str = "sandbox-recordings"
     store: str = ""
     store_size: int = 4096 * MEBIBYTE

@@ -12,6 +12,7 @@ from pathlib import PurePosixPath
 from types import TracebackType
 from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, overload
 
+from .core.events import Journal, Listener, observed, observed_iterator
 from .core.processes import OutputReader, ProcessHandle
 from .core.sandbox import SandboxCore
 from .core.screen import Screen
@@ -54,7 +55,7 @@ class blocking(Generic[C, P, T]):  # noqa: N801  # reads as the function that it
         def call(*args: P.args, **kwargs: P.kwargs) -> T:
             __tracebackhide__ = True
             try:
-                return run(operation(core, *args, **kwargs))
+                return run(observed(operation, core, args, kwargs))
             except SandboxError as error:
                 trim(error)
                 raise
@@ -81,7 +82,7 @@ class blocking_iterator(Generic[C, P, T]):  # noqa: N801
         def call(*args: P.args, **kwargs: P.kwargs) -> Iterator[T]:
             __tracebackhide__ = True
             try:
-                yield from iterate(operation(core, *args, **kwargs))
+                yield from iterate(observed_iterator(operation, core, args, kwargs))
             except SandboxError as error:
                 trim(error)
                 raise
@@ -221,14 +222,17 @@ class Sandbox:
         self._core = core
 
     @classmethod
-    def create(cls, settings: SandboxSettings | None = None, engine: Engine | None = None) -> Self:
+    def create(
+        cls, settings: SandboxSettings | None = None, engine: Engine | None = None, *, events: Listener | None = None
+    ) -> Self:
         """Start a sandbox outside of any fixture; close it, or use it as a context manager.
 
-        engine: by default the one that DOCKER_HOST or the platform names. Raises what SandboxCore.create raises.
+        engine: by default the one that DOCKER_HOST or the platform names. events: called with each Event; must not
+        wait. Raises what SandboxCore.create raises.
         """
         __tracebackhide__ = True
         try:
-            return cls(run(new_core(settings or SandboxSettings(), engine)))
+            return cls(run(new_core(settings or SandboxSettings(), engine, events)))
         except SandboxError as error:
             trim(error)
             raise
@@ -306,10 +310,10 @@ class Sandbox:
         self.close()
 
 
-async def new_core(settings: SandboxSettings, engine: Engine | None) -> SandboxCore:
+async def new_core(settings: SandboxSettings, engine: Engine | None, events: Listener | None) -> SandboxCore:
     if engine is None:
         # Here, not above: it brings the engine's client, and a pytest run that uses no sandbox must not pay for that.
         from .engines.discovery import find_engine
 
         engine = await find_engine()
-    return await SandboxCore.create(engine, settings)
+    return await SandboxCore.create(engine, settings, journal=None if events is None else Journal(events))

@@ -39,7 +39,7 @@ RECENT = 4  # baselines kept at hand, so that the modules of a run that share on
 
 # How long a command may take, and what happens between tests, leave no trace in a baseline; of the image its content
 # counts. All else does, what is yet to be invented included.
-WITHOUT_TRACE = frozenset({"image", "pull", "timeout", "isolation"})
+WITHOUT_TRACE = frozenset({"image", "pull", "timeout", "isolation", "secrets"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,6 +78,7 @@ def pytest_configure(config: pytest.Config) -> None:
     except InvalidSetting as error:
         raise pytest.UsageError(str(error)) from None
     recordings.register(config)
+    workers.begin_events(config)
 
 
 def pytest_report_collectionfinish(config: pytest.Config, items: Sequence[pytest.Item]) -> list[str]:

@@ -192,6 +192,7 @@ AMOUNT = Syntax(_amount, "a whole number, 0 for none")
 SECONDS = Syntax(_seconds, "seconds above 0, or `none`", lambda number: "none" if number is None else f"{number:g}")
 PATTERNS = Syntax(_lines, "patterns, one a line", "\n".join, lines=True)
 FOLDER = Syntax(_text, "a folder, relative to pytest's rootdir; `none`; or nothing for one in the user's cache")
+FILE = Syntax(_text, "a file, relative to pytest's rootdir; or nothing for none")
 FLAG = Syntax(_flag, "`yes` or `no`", lambda flag: "yes" if flag else "no", flag=True)
 VARIABLES = Syntax(_variables, "`NAME=value` lines (a marker also takes a dict)", "\n".join, lines=True)
 
@@ -260,6 +261,9 @@ TABLE = (
         PATTERNS,
         "Paths outside of the workspace that tests may change without their container being replaced.",
     ),
+    Setting(
+        "secrets", PATTERNS, "Names of environment variables whose values are masked in events; case does not count."
+    ),
     Setting("environment", VARIABLES, "Environment variables of commands, added to the image's."),
 )
 RUN_TABLE = (  # without a marker: they hold for the whole run
@@ -273,6 +277,7 @@ RUN_TABLE = (  # without a marker: they hold for the whole run
         "slots", SLOTS, "Containers at a time, of all workers and runs of this user on the engine: the others wait."
     ),
     Setting("slots_timeout", SECONDS, "How long to wait for another container to go."),
+    Setting("events", FILE, "File to which all operations of sandboxes are written, as JSON lines."),
     Setting("record", one_of(RecordPolicy), "Of which tests to keep recordings of terminals (asciicast)."),
     Setting("recordings", DIRECTORY, "Directory of the recordings."),
     Setting("store", FOLDER, "Where baselines are kept for the next run."),

@@ -20,6 +20,7 @@ from .recordings import recordings_of
 from .settings import RUN
 
 if TYPE_CHECKING:
+    from .core.events import Journal
     from .core.pool import SandboxPool
     from .keeping import BaselineKeeper
 
@@ -38,9 +39,37 @@ def pool_of(config: pytest.Config) -> SandboxPool:
         pool = SandboxPool(find_engine, config.stash[RUN], lambda message: notify(config, message))
         if (recordings := recordings_of(config)) is not None:
             pool.recorder = recordings.record
+        pool.journal = _journal_of(config)
         config.stash[POOL] = pool
         config.add_cleanup(lambda: run(pool.close()))
     return config.stash[POOL]
+
+
+def _journal_of(config: pytest.Config) -> Journal | None:
+    """Return what writes the run's events, if there is a file for them."""
+    if not config.stash[RUN].events:
+        return None
+    from .core.events import Journal, JsonLines, log
+
+    lines = JsonLines(_events_file(config))
+    config.add_cleanup(lines.close)  # after the pool's, which was added later
+    return Journal(lines, log)
+
+
+def begin_events(config: pytest.Config) -> None:
+    """Empty the file of events. Before the workers, which append to it, exist: the controller does it for all."""
+    if not config.stash[RUN].events or is_worker(config):
+        return
+    file = _events_file(config)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(b"")
+    except OSError as error:
+        raise pytest.UsageError(f"--sandbox-events: {file}: {error.strerror}") from None
+
+
+def _events_file(config: pytest.Config) -> Path:
+    return config.rootpath / Path(config.stash[RUN].events).expanduser()
 
 
 def keeper_of(config: pytest.Config) -> BaselineKeeper:

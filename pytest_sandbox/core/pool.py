@@ -7,17 +7,20 @@ import logging
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, ExitStack
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ..configuration import RunSettings
 from ..engines.slots import Slot, Slots, default_count
 from ..errors import EngineError, FileOperationError, ImageNotAvailable, InfrastructureError, NoFreeSlot, SandboxClosed
 from ..models import Isolation, OutsideChanges
+from .events import told
 from .sandbox import SandboxCore
 
 if TYPE_CHECKING:
     from ..engines.base import Engine
     from ..models import EngineDescription, SandboxSettings
+    from .events import Journal
     from .snapshot import Snapshot
     from .terminal import MakeRecorder
 
@@ -71,6 +74,7 @@ class SandboxPool:
         self._slot: dict[SandboxCore, Slot] = {}
         self._yielding: asyncio.Task[None] | None = None
         self.description: EngineDescription | None = None
+        self.journal: Journal | None = None  # of the same
         self.recorder: MakeRecorder | None = None  # of the terminals of sandboxes made from now on
 
     async def engine(self) -> Engine:
@@ -209,7 +213,7 @@ class SandboxPool:
         async with AsyncExitStack() as undo:
             undo.push_async_callback(self._remove, sandbox)
             try:
-                await sandbox.reset(state)
+                await told(sandbox, "reset", {}, partial(sandbox.reset, state))
             except (InfrastructureError, SandboxClosed, FileOperationError) as error:
                 # Killed, removed, or left in a state that can't be undone: the next test is not to suffer for it.
                 logger.debug("pool.lease.replace sandbox=%s reason=%s", sandbox.name, error)
@@ -279,7 +283,7 @@ class SandboxPool:
             engine = await self.engine()
             self._raise_if_unusable(key)
             try:
-                sandbox = await SandboxCore.create(engine, settings)
+                sandbox = await SandboxCore.create(engine, settings, journal=self.journal)
             except ImageNotAvailable as error:
                 self._unusable[key] = error
                 raise

@@ -33,6 +33,7 @@ from ..models import (
     ResourceUsage,
     SandboxSettings,
 )
+from .events import Journal
 from .session import SessionBase
 from .sources import chunks
 
@@ -191,6 +192,23 @@ class RunningCommand:
         self.pid = channel.pid  # in the sandbox
         self._session = session
         self._channel = channel
+
+    @property
+    def journal(self) -> Journal | None:
+        return self._session.journal
+
+    @property
+    def settings(self) -> SandboxSettings:
+        return self._session.settings
+
+    @property
+    def name(self) -> str:
+        return self._session.name
+
+    @property
+    def identity(self) -> Mapping[str, object]:
+        """What of an event is not the sandbox's own."""
+        return {"pid": self.pid}
 
     @property
     def finished(self) -> bool:

@@ -7,7 +7,9 @@ import functools
 import itertools
 import logging
 import os
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
 from functools import cached_property
 from types import TracebackType
 from typing import Protocol, Self
@@ -17,6 +19,7 @@ from ..agent.wire import BodyWriter, Kind, to_wire
 from ..engines.base import Engine
 from ..errors import InvalidSetting, SandboxClosed, SandboxError, SandboxStartFailed
 from ..models import Container, SandboxSettings
+from .events import Journal, told
 from .files import FileOperations
 from .outside import OutsideOperations
 from .snapshot import Snapshot, SnapshotOperations
@@ -53,6 +56,16 @@ class Home(Protocol):
     async def release(self, sandbox: SandboxCore) -> object: ...
 
 
+@dataclass(frozen=True)
+class _Coming:
+    """Stands for a sandbox in its first event."""
+
+    journal: Journal | None
+    settings: SandboxSettings
+    name: str
+    identity: Mapping[str, object] = field(default_factory=dict)
+
+
 class SandboxCore(TerminalOperations, FileOperations, SnapshotOperations, OutsideOperations):
     """One sandbox. Everything here runs in the owner loop; faces.py has what tests see.
 
@@ -66,13 +79,23 @@ class SandboxCore(TerminalOperations, FileOperations, SnapshotOperations, Outsid
         return []
 
     @classmethod
-    async def create(cls, engine: Engine, settings: SandboxSettings, name: str | None = None) -> Self:
+    async def create(
+        cls, engine: Engine, settings: SandboxSettings, name: str | None = None, *, journal: Journal | None = None
+    ) -> Self:
         """Start a container and return when commands can run in it.
 
         A failure at any step, or a cancellation, leaves nothing behind.
         Raises ImageNotAvailable, EngineError, SandboxStartFailed.
         """
-        name = name or next_name()
+        coming = _Coming(journal, settings, name or next_name())
+        core = await told(
+            coming, "create", {"image": settings.image}, lambda: cls._create(engine, settings, coming.name)
+        )
+        core.journal = journal
+        return core
+
+    @classmethod
+    async def _create(cls, engine: Engine, settings: SandboxSettings, name: str) -> Self:
         await engine.ensure_image(settings)
         async with AsyncExitStack() as undo:
             started = await engine.start(settings, name)
@@ -103,7 +126,7 @@ class SandboxCore(TerminalOperations, FileOperations, SnapshotOperations, Outsid
     async def close(self) -> None:
         """End everything in the sandbox and the container with it. Idempotent, and safe to call twice at once."""
         if self._closing is None:
-            self._closing = asyncio.create_task(self._close(), name=f"close {self.name}")
+            self._closing = asyncio.create_task(told(self, "remove", {}, self._close), name=f"close {self.name}")
         # Shielded: a caller that is cancelled must not keep another one, or the next, from a complete end.
         await asyncio.shield(self._closing)
 
@@ -120,7 +143,7 @@ class SandboxCore(TerminalOperations, FileOperations, SnapshotOperations, Outsid
             fork = await self.home.lease(self.settings, snapshot)
         else:
             async with AsyncExitStack() as undo:
-                fork = await type(self).create(self._engine, self.settings)
+                fork = await type(self).create(self._engine, self.settings, journal=self.journal)
                 undo.push_async_callback(fork.close)
                 await fork.restore(snapshot)
                 undo.pop_all()

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import PurePosixPath
+from types import MappingProxyType
 
 from ..agent.client import DEFAULT_WINDOW, AgentClient, Channel, ConnectionLost
 from ..agent.wire import Kind, to_wire
 from ..engines.base import Engine, Started
 from ..errors import EngineError, SandboxClosed, SandboxError, SandboxLost
 from ..models import Container, SandboxSettings
+from .events import Journal
 
 logger = logging.getLogger(__name__)
 
@@ -21,6 +23,9 @@ CONTAINER_INIT = 1  # the agent's pid there
 
 class SessionBase:
     """A container whose agent has answered."""
+
+    journal: Journal | None = None  # to which its operations are told
+    identity: Mapping[str, object] = MappingProxyType({})  # of an event: that it is this session's says enough
 
     def __init__(self, engine: Engine, settings: SandboxSettings, started: Started, client: AgentClient) -> None:
         self.settings = settings
