@@ -308,7 +308,7 @@ def restored(workspace: Path) -> Iterator[Sandbox]:
         yield sandbox
 
 
-@settings(max_examples=int(os.environ.get("SANDBOX_TEST_EXAMPLES", "100")), deadline=None, derandomize=True,
+@settings(max_examples=int(os.environ.get("SANDBOX_TEST_EXAMPLES", "100")), derandomize=True,
           suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])  # fmt: skip
 @given(first=steps, second=steps, how=st.sampled_from(["restore", "paranoid", "reset"]))
 def test_restore_undoes_whatever_a_script_does(

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pytest_sandbox.core.archive import Archive, ArchiveSink, Entry
@@ -187,7 +187,7 @@ leaves = st.one_of(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     st.dictionaries(names, leaves, max_size=8),
     st.integers(0, 0o7777),
@@ -216,7 +216,7 @@ def test_every_legal_tree_survives_the_round_trip(
     assert Archive.read(whole(archive)).sha256 == archive.sha256
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.dictionaries(names, st.binary(max_size=1500), max_size=6), st.integers(0, 2**33))
 def test_tarfile_reads_what_we_write(files: dict[bytes, bytes], mtime: int) -> None:
     leaves = {n: c for n, c in files.items() if not any(other.startswith(n + b"/") for other in files)}
@@ -590,7 +590,7 @@ def test_a_sandbox_s_own_archive_must_have_the_canonical_form(raw: bytes) -> Non
         taken(raw + END).members()
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=300)
 @given(st.data())
 def test_no_change_of_bytes_makes_anything_but_our_errors(data: st.DataObject) -> None:
     infos = [(tar_info("d", tarfile.DIRTYPE), b""), (tar_info("d/" + "f" * 110, mtime=1.5), b"x")]

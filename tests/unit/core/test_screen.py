@@ -473,7 +473,7 @@ def state(screen: Screen) -> object:
 
 
 @given(stream=STREAMS, rows=st.integers(1, 5), columns=st.integers(1, 9))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_any_bytes_leave_a_screen_in_order(stream: bytes, rows: int, columns: int) -> None:
     screen = Screen(rows, columns, scrollback=3)
 
@@ -483,7 +483,7 @@ def test_any_bytes_leave_a_screen_in_order(stream: bytes, rows: int, columns: in
 
 
 @given(stream=STREAMS)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_where_a_stream_is_cut_makes_no_difference(stream: bytes) -> None:
     def fed(chunks: Iterator[bytes]) -> tuple[object, bytes]:
         screen = Screen(3, 6, scrollback=3)
@@ -500,7 +500,7 @@ def test_where_a_stream_is_cut_makes_no_difference(stream: bytes) -> None:
 @given(
     steps=st.lists(st.one_of(STREAMS, st.tuples(st.integers(1, 5), st.integers(1, 9))), max_size=6),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_any_resize_leaves_a_screen_in_order(steps: list[bytes | tuple[int, int]]) -> None:
     screen = Screen(3, 6, scrollback=3)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -107,7 +107,6 @@ def test_svg_escapes_what_programs_write() -> None:
 
 
 @given(stream=st.one_of(st.text(max_size=80).map(str.encode), st.binary(max_size=80)))
-@settings(deadline=None)
 def test_any_screen_is_a_well_formed_svg(stream: bytes) -> None:
     screen = Screen(3, 10)
     screen.feed(stream + b"\x1b]2;" + stream + b"\x07")
