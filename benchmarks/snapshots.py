@@ -101,7 +101,7 @@ def plot(found: list[Curve], path: Path) -> None:
 def _ten_thousand(settings: SandboxSettings) -> Iterator[Figure]:
     """10,000 files, 100 MB: reset, persist, hydrate, beside what the engine's own calls take for the same."""
     archive = _tree(10_000, 10_000)
-    with Sandbox.create(settings) as sandbox, Peer(settings.image) as peer:
+    with Sandbox.create(settings) as sandbox, Peer(str(settings.image)) as peer:
 
         def wipe() -> None:
             peer.exec("sh", "-c", "rm -rf /workspace/*")

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from .errors import FailureClass as FailureClass
     from .errors import FileOperationError as FileOperationError
     from .errors import ImageNotAvailable as ImageNotAvailable
+    from .errors import ImageNotMade as ImageNotMade
     from .errors import InfrastructureError as InfrastructureError
     from .errors import LimitExceeded as LimitExceeded
     from .errors import LimitNotAvailable as LimitNotAvailable
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from .faces import Sandbox as Sandbox
     from .faces import Terminal as Terminal
     from .fixtures import SandboxFactory as SandboxFactory
+    from .image import Image as Image
     from .models import EOF as EOF
     from .models import Collected as Collected
     from .models import ExecResult as ExecResult
@@ -79,6 +81,7 @@ _HOME = {
         "FailureClass",
         "FileOperationError",
         "ImageNotAvailable",
+        "ImageNotMade",
         "InfrastructureError",
         "LimitExceeded",
         "LimitNotAvailable",
@@ -93,6 +96,7 @@ _HOME = {
     ),
     ".faces": ("Process", "Sandbox", "Terminal"),
     ".fixtures": ("SandboxFactory",),
+    ".image": ("Image",),
     ".models": (
         "EOF",
         "Collected",

@@ -9,6 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .image import Image
 
 MEBIBYTE = 1024 * 1024
 
@@ -44,7 +48,7 @@ class RecordPolicy(Enum):
 class SandboxSettings:
     """What a sandbox is made from. Equal settings make interchangeable sandboxes.
 
-    image: name, name@digest or id. user: whom commands run as, empty for the image's own.
+    image: name, name@digest or id, or what to make one from. user: whom commands run as, empty for the image's own.
     environment: added to the image's. ephemeral: paths and patterns that snapshots leave out.
     memory: bytes. cpus: cores, fractions allowed. pids: processes and threads.
     disk: bytes of the root file system and of the workspace, each; None for what the engine's disk has.
@@ -58,7 +62,7 @@ class SandboxSettings:
     tolerated: paths and patterns outside of the workspace whose change does not make a container unfit for more tests.
     """
 
-    image: str = "python:3.13-slim"
+    image: str | Image = "python:3.13-slim"
     pull: PullPolicy = PullPolicy.MISSING
     workspace: PurePosixPath = PurePosixPath("/workspace")  # noqa: RUF009  # immutable
     user: str = ""

@@ -26,6 +26,7 @@
     │   │   ├── EngineTimeout
     │   │   └── EngineRequestFailed
     │   ├── ImageNotAvailable
+    │   │   └── ImageNotMade          it could not be built, loaded or imported from local files
     │   ├── NoFreeSlot                as many containers as are allowed, and none went
     │   ├── SandboxStartFailed
     │   ├── SandboxLost
@@ -62,6 +63,7 @@ if TYPE_CHECKING:
 
 TAIL_LINES = 5  # of each stream, in a message: two tails and three lines of text stay below 15 lines
 TAIL_WIDTH = 160
+BUILD_LINES = 20  # of the log of a build that failed: its last step, mostly
 
 
 class FailureClass(Enum):
@@ -80,13 +82,13 @@ def shown(command: str | Sequence[str]) -> str:
     return line if len(line) <= 200 else line[:197] + "..."
 
 
-def tail(stream: bytes, name: str) -> str:
+def tail(stream: bytes, name: str, count: int = TAIL_LINES) -> str:
     """The last lines of an output stream, each below the name, or nothing when it is empty."""
     lines = stream.decode("utf-8", "replace").rstrip().splitlines()
     if not lines:
         return ""
-    cut = [line if len(line) <= TAIL_WIDTH else line[: TAIL_WIDTH - 3] + "..." for line in lines[-TAIL_LINES:]]
-    left_out = f" (last {TAIL_LINES} of {len(lines)} lines)" if len(lines) > TAIL_LINES else ""
+    cut = [line if len(line) <= TAIL_WIDTH else line[: TAIL_WIDTH - 3] + "..." for line in lines[-count:]]
+    left_out = f" (last {count} of {len(lines)} lines)" if len(lines) > count else ""
     return "\n".join([f"\n{name}{left_out}:", *(f"  {line}" for line in cut)])
 
 
@@ -441,6 +443,22 @@ class ImageNotAvailable(InfrastructureError):
             f"image {self.image} is not available (pull={self.policy}): {self.reason}\n"
             f"run `docker pull {self.image}`, or name another one: "
             "--sandbox-image, SANDBOX_IMAGE or the ini key sandbox_image"
+        )
+
+
+class ImageNotMade(ImageNotAvailable):
+    """An image could not be made from local files; it is not tried again in this process.
+
+    step: what was being done. log: what a build has said until then.
+    """
+
+    def __init__(self, image: str, step: str, reason: str, log: str = "") -> None:
+        self.image, self.step, self.reason, self.log = image, step, reason, log
+        InfrastructureError.__init__(self, image, step, reason, log)
+
+    def __str__(self) -> str:
+        return f"no image from {self.image}: {self.step}: {self.reason}" + tail(
+            self.log.encode(errors="replace"), "log", BUILD_LINES
         )
 
 

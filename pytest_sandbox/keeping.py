@@ -93,8 +93,9 @@ class BaselineKeeper:
                 f"images-{_digest(self._pool.description.id)}"
             ):
                 self._remove_images(IMAGE_LABEL)
+                run(run(self._pool.engine()).remove_unused_images(self._store.unused_limit))
         except EngineError as error:
-            logger.warning("keeper.images.failed old images of baselines may be left: %s", error)
+            logger.warning("keeper.images.failed old images may be left: %s", error)
 
     def _kept_or_made(
         self, key: str, baseline: Baseline, settings: SandboxSettings, name: str, make: Callable[[str], Made]

@@ -13,13 +13,16 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from enum import Enum
-from pathlib import PurePosixPath
-from typing import Any, Literal, NamedTuple
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import pytest
 
 from .configuration import Isolation, PullPolicy, RecordPolicy, RunSettings, SandboxSettings
 from .errors import InvalidSetting
+
+if TYPE_CHECKING:
+    from .image import Image
 
 SETTINGS = pytest.StashKey[SandboxSettings]()  # what configured() returned for the run
 RUN = pytest.StashKey[RunSettings]()  # what run_configured() returned
@@ -59,6 +62,22 @@ def _name(value: object) -> str:
     if not name or re.search(r"\s", name):
         raise ValueError
     return name
+
+
+def _image(value: object) -> str | Image:
+    if isinstance(value, str) and value.strip().startswith((".", "/", "~")):  # no image's name begins so
+        from .image import Image
+
+        return Image(Path(_text(value)).expanduser())
+    return _name(value) if isinstance(value, str) else _local_image(value)
+
+
+def _local_image(value: object) -> Image:
+    from .image import Image
+
+    if not isinstance(value, Image):
+        raise TypeError
+    return value
 
 
 def _user(value: object) -> str:
@@ -174,7 +193,11 @@ def one_of(choices: type[Enum]) -> Syntax:
     return Syntax(choices, f"{', '.join(names[:-1])} or {names[-1]}", lambda choice: str(choice.value))
 
 
-IMAGE = Syntax(_name, "an image's name, name@digest or id")
+IMAGE = Syntax(
+    _image,
+    "an image's name, name@digest or id, or a path that begins with `.`, `/` or `~`: of a folder with a Dockerfile, or "
+    "of an image's archive",
+)
 USER = Syntax(_user, "a name, `uid`, `name:group` or `uid:gid`, or nothing for the image's own", str)
 NETWORK = Syntax(_network, "`none`, `bridge`, or the name of an engine's network", lambda name: name or "none")
 ABSOLUTE_PATH = Syntax(_absolute_path, "an absolute path other than `/`, without `..`")
@@ -232,7 +255,7 @@ class Setting(NamedTuple):
 
 
 TABLE = (
-    Setting("image", IMAGE, "Image that sandboxes are made from."),
+    Setting("image", IMAGE, "Image that sandboxes are made from; a relative path starts at the root directory."),
     Setting("pull", one_of(PullPolicy), "When to pull the image."),
     Setting("workspace", ABSOLUTE_PATH, "Directory that is restored between tests, and the commands' own."),
     Setting("user", USER, "Whom commands run as."),
@@ -307,7 +330,10 @@ def add_options(parser: pytest.Parser) -> None:
 
 def configured(config: pytest.Config) -> SandboxSettings:
     """Return what options, environment and ini file say together. Raises InvalidSetting, which names the source."""
-    return replace(DEFAULTS, **_values(TABLE, config))
+    settings = replace(DEFAULTS, **_values(TABLE, config))
+    if isinstance(settings.image, str):
+        return settings
+    return replace(settings, image=replace(settings.image, path=config.rootpath / settings.image.path))
 
 
 def run_configured(config: pytest.Config) -> RunSettings:

@@ -7,7 +7,9 @@ takes its sandboxes with it, as their streams end.
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
+import threading
 import uuid
 from contextlib import nullcontext
 from functools import partial
@@ -36,7 +38,8 @@ def pool_of(config: pytest.Config) -> SandboxPool:
         from .engines.discovery import find_engine
         from .loop import run
 
-        pool = SandboxPool(find_engine, config.stash[RUN], lambda message: notify(config, message))
+        tell, show = partial(notify, config), ProgressLine(config).show
+        pool = SandboxPool(find_engine, config.stash[RUN], tell, show)
         if (recordings := recordings_of(config)) is not None:
             pool.recorder = recordings.record
         pool.journal = _journal_of(config)
@@ -117,6 +120,33 @@ def notify(config: pytest.Config, message: str) -> None:
             reporter.write_line(f"sandbox: {message}", flush=True)
         else:  # a worker's reporter writes to nowhere, but its standard error is the controller's
             os.write(2, f"sandbox: {message}\n".encode(errors="replace"))
+
+
+class ProgressLine:
+    """One line of a terminal that says what a long call is at, and is gone when that is over. Nothing elsewhere.
+
+    Callable from any thread.
+    """
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+        self._lock = threading.Lock()  # only one thread writes at a time
+        self._shown = False
+
+    def show(self, text: str) -> None:
+        """Put the line in place of the last one; an empty one takes it away."""
+        capture = self._config.pluginmanager.getplugin("capturemanager")
+        with self._lock, capture.global_and_fixture_disabled() if capture is not None else nullcontext():
+            if not os.isatty(2) or not (text or self._shown):
+                return
+            reporter = self._config.pluginmanager.getplugin("terminalreporter")
+            if not self._shown and reporter is not None and not is_worker(self._config):
+                reporter.ensure_newline()
+                reporter.flush()
+            columns = shutil.get_terminal_size().columns - 1  # a line that is full would begin another one
+            line = f"sandbox: {text}"[:columns] if text else ""
+            os.write(2, b"\r\x1b[K" + line.encode(errors="replace"))
+            self._shown = bool(text)
 
 
 def uses_sandboxes(config: pytest.Config) -> bool:

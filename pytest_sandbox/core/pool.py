@@ -54,11 +54,13 @@ class SandboxPool:
         find_engine: Callable[[], Awaitable[Engine]],
         run_settings: RunSettings | None = None,
         notify: Callable[[str], None] = logger.info,
+        progress: Callable[[str], None] = logger.debug,
     ) -> None:
-        """notify: takes a line for whoever is watching the run."""
+        """notify: takes a line for whoever is watching the run. progress: as Engine has it."""
         self._find_engine = find_engine
         self._run_settings = run_settings or RunSettings()
         self._notify = notify
+        self._progress = progress
         self._engine: Engine | None = None
         self._unusable: dict[Key, EngineError | ImageNotAvailable] = {}  # () stands for the engine
         self._open: set[SandboxCore] = set()
@@ -83,6 +85,7 @@ class SandboxPool:
             self._raise_if_unusable(())
             try:
                 engine = await self._find_engine()
+                engine.progress = self._progress
                 self.description = await engine.describe()
             except EngineError as error:
                 self._unusable[()] = error

@@ -111,15 +111,15 @@ class SandboxCore(TerminalOperations, FileOperations, SnapshotOperations, Outsid
                 await core._make_workspace()
             except ConnectionLost as lost:
                 reason = await core._post_mortem(lost.reason)
-                raise SandboxStartFailed(settings.image, step, reason, started.stream.evidence()) from None
+                raise SandboxStartFailed(str(settings.image), step, reason, started.stream.evidence()) from None
             except TimeoutError:
                 reason = f"no answer within {HELLO_BOUND:g} s"
-                raise SandboxStartFailed(settings.image, step, reason, started.stream.evidence()) from None
+                raise SandboxStartFailed(str(settings.image), step, reason, started.stream.evidence()) from None
             except AgentFailure as failure:
                 if failure.operation == "owner":
                     raise InvalidSetting("user", core.default_user, UNKNOWN_USER) from None
                 reason = f"{failure.operation} {failure.subject!r}: {os.strerror(failure.errno)}"
-                raise SandboxStartFailed(settings.image, step, reason) from None
+                raise SandboxStartFailed(str(settings.image), step, reason) from None
             undo.pop_all()
             return core
 

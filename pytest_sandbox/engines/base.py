@@ -5,7 +5,7 @@ A new engine is one file beside this one that implements Engine, and one line in
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -55,14 +55,22 @@ class Engine(Protocol):
 
     Every call is bounded in time (EngineTimeout) and translates its client's errors into ours at this boundary
     (EngineNotReachable, EnginePermissionDenied, EngineRequestFailed, ImageNotAvailable).
+
+    progress: told, from any thread, what a call that may take long is at: a short line in place of the last one, and an
+    empty one at its end.
     """
+
+    progress: Callable[[str], None]
 
     async def describe(self) -> EngineDescription:
         """Ask the engine who it is; within 3 s, or raise."""
         ...
 
     async def ensure_image(self, settings: SandboxSettings) -> str:
-        """Return the image's content id, pulling according to the policy. Raises ImageNotAvailable."""
+        """Return the image's content id, pulling according to the policy, or making it from local files.
+
+        Processes that need the same one wait for the one that makes it. Raises ImageNotAvailable; ImageNotMade.
+        """
         ...
 
     async def start(self, settings: SandboxSettings, name: str) -> Started:
@@ -109,6 +117,10 @@ class Engine(Protocol):
 
     async def remove_image(self, image: str) -> None:
         """Remove an image, unless a container was made from it. Gone already is success."""
+        ...
+
+    async def remove_unused_images(self, seconds: float) -> None:
+        """Remove images made from local files that this host has not used for so long, and that no container needs."""
         ...
 
     async def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Docker Engine, and Podman through the same API, by way of docker-py: the only module that imports it.
+"""Docker Engine, and Podman through the same API, by way of docker-py. Only local_images.py imports it too.
 
 Blocking methods, run in threads, do the work step by step; the coroutines around them bound it in time, and see to it
 that a caller who gives up leaves nothing behind. Foreign errors become ours in `_translated`, once.
@@ -48,6 +48,7 @@ from ..errors import (
     SandboxError,
 )
 from ..models import (
+    MEBIBYTE,
     ChangeKind,
     Container,
     EngineDescription,
@@ -59,6 +60,7 @@ from ..models import (
 )
 from .base import SCRATCH, ByteStream, Started
 from .blocking import in_thread
+from .local_images import MAKE_SECONDS, LocalImages
 from .runs import Run, current_run
 from .streams import PumpedStream, SocketStream, end_socket
 
@@ -82,6 +84,8 @@ AGENT_DIRECTORY = "/.pytest-sandbox"
 AGENT_NAME = "agent"
 NO_QUOTA = ("storage-opt", "quota", "storage driver")  # in what engines say to a size of a root file system or a volume
 SSH_RECEIVE_BYTES = 64 * 1024
+
+IMAGE_ARCHITECTURES = {ours: theirs for theirs, ours in ALIASES.items()}
 
 DEFAULT_ENDPOINT = "unix:///var/run/docker.sock"
 
@@ -125,6 +129,10 @@ class DockerEngine:
         self._sweeping: asyncio.Task[None] | None = None
         # Of starts whose callers gave up: held here until they are through, for nobody else would.
         self._undoing: set[asyncio.Task[None]] = set()
+        self.progress: Callable[[str], None] = logger.debug
+        architecture = IMAGE_ARCHITECTURES.get(description.architecture, description.architecture)
+        folder = _cache() / _digest(description.id)
+        self._local = LocalImages(connect, self._call, folder, architecture, lambda text: self.progress(text))
 
     @classmethod
     async def from_environment(cls) -> DockerEngine:
@@ -159,7 +167,10 @@ class DockerEngine:
 
     async def ensure_image(self, settings: SandboxSettings) -> str:
         self._sweep_once()
-        return await self._in_thread(lambda: self._ensured(settings), "pull", settings.image, PULL_SECONDS)
+        if isinstance(image := settings.image, str):
+            return await self._in_thread(lambda: self._ensured(settings), "pull", image, PULL_SECONDS)
+        policy = settings.pull
+        return await self._in_thread(lambda: self._local.ensure(image, policy), "build", str(image), MAKE_SECONDS)
 
     async def start(self, settings: SandboxSettings, name: str) -> Started:
         self._sweep_once()
@@ -219,6 +230,9 @@ class DockerEngine:
     async def remove_image(self, image: str) -> None:
         await self._in_thread(lambda: self._remove_image(image), "image remove", image)
 
+    async def remove_unused_images(self, seconds: float) -> None:
+        await self._in_thread(lambda: self._local.remove_unused(seconds), "image remove", "unused images")
+
     async def sweep(self) -> None:
         """Remove the containers that killed runs of this host left on the engine. A live run's are never touched."""
         await self._in_thread(self._sweep, "sweep", "containers of killed runs")
@@ -270,7 +284,7 @@ class DockerEngine:
             _check(given_up)
             undo.pop_all()
         user = (image["Config"] or {}).get("User") or ""
-        return _Attached(Container(identity, name, settings.image, image["Id"], user), transport)
+        return _Attached(Container(identity, name, str(settings.image), image["Id"], user), transport)
 
     async def _undo(self, thread: asyncio.Future[_Attached]) -> None:
         """Wait for a start that nobody wants any more, and take back what it made."""
@@ -305,7 +319,7 @@ class DockerEngine:
         with self._call("create", name):
             try:
                 created = self._api.create_container(
-                    settings.image,
+                    self._name(settings),
                     name=name,
                     entrypoint=[f"{AGENT_DIRECTORY}/{AGENT_NAME}"],
                     command=[],
@@ -318,7 +332,7 @@ class DockerEngine:
                     host_config=host,
                 )
             except docker.errors.ImageNotFound as error:
-                raise ImageNotAvailable(settings.image, settings.pull.value, "removed meanwhile") from error
+                raise ImageNotAvailable(str(settings.image), settings.pull.value, "removed meanwhile") from error
             except docker.errors.APIError as error:
                 if settings.disk is None or not any(word in str(error.explanation) for word in NO_QUOTA):
                     raise
@@ -402,12 +416,17 @@ class DockerEngine:
 
     # --- images ---------------------------------------------------------------------------------------------------
 
+    def _name(self, settings: SandboxSettings) -> str:
+        """Return what the engine knows the image by."""
+        return settings.image if isinstance(settings.image, str) else self._local.name(settings.image)
+
     def _inspected(self, settings: SandboxSettings, reason: str = "not present") -> dict[str, Any]:
-        with self._call("image inspect", settings.image):
+        name = self._name(settings)
+        with self._call("image inspect", name):
             try:
-                return cast("dict[str, Any]", self._api.inspect_image(settings.image))  # type: ignore[no-untyped-call]
+                return cast("dict[str, Any]", self._api.inspect_image(name))  # type: ignore[no-untyped-call]
             except docker.errors.NotFound as error:
-                raise ImageNotAvailable(settings.image, settings.pull.value, reason) from error
+                raise ImageNotAvailable(str(settings.image), settings.pull.value, reason) from error
 
     def _ensured(self, settings: SandboxSettings) -> str:
         if settings.pull is PullPolicy.NEVER:
@@ -418,7 +437,7 @@ class DockerEngine:
             except ImageNotAvailable:
                 logger.debug("image.missing image=%s", settings.image)
         # One process pulls; the others of this host find the image, or pull what is then the same.
-        lock = _cache() / _digest(self._description.id) / f"image-{_digest(settings.image)}.lock"
+        lock = _cache() / _digest(self._description.id) / f"image-{_digest(str(settings.image))}.lock"
         lock.parent.mkdir(parents=True, exist_ok=True)
         try:
             with filelock.FileLock(lock, timeout=PULL_SECONDS):
@@ -429,17 +448,24 @@ class DockerEngine:
                         logger.debug("image.pull image=%s", settings.image)
                 self._pull(settings)
         except filelock.Timeout as error:
-            raise EngineTimeout(self._description.endpoint, "pull", PULL_SECONDS, settings.image) from error
+            raise EngineTimeout(self._description.endpoint, "pull", PULL_SECONDS, str(settings.image)) from error
         return str(self._inspected(settings, "pulled, and gone again")["Id"])
 
     def _pull(self, settings: SandboxSettings) -> None:
+        image = str(settings.image)
+        layers: dict[str, tuple[int, int]] = {}
         try:
-            with self._call("pull", settings.image, PULL_SECONDS):
-                for progress in self._api.pull(settings.image, stream=True, decode=True):
-                    if "error" in progress:
-                        raise ImageNotAvailable(settings.image, settings.pull.value, _one_line(progress["error"]))
+            with self._call("pull", image, PULL_SECONDS):
+                failure = None
+                for told in self._api.pull(image, stream=True, decode=True):  # to its end: or it keeps its socket
+                    failure = told.get("error", failure)
+                    self.progress(f"pulling {image}{_pulled(told, layers)}")
+                if failure is not None:
+                    raise ImageNotAvailable(image, settings.pull.value, _one_line(failure))
         except EngineRequestFailed as error:
-            raise ImageNotAvailable(settings.image, settings.pull.value, error.reason) from error
+            raise ImageNotAvailable(image, settings.pull.value, error.reason) from error
+        finally:
+            self.progress("")
 
     def _commit(self, container: Container, name: str, labels: Mapping[str, str]) -> str:
         with self._call("image inspect", container.image):
@@ -666,6 +692,18 @@ def _agent_archive(agent: AgentBinary) -> bytes:
     return archive.getvalue()
 
 
+def _pulled(told: Mapping[str, Any], layers: dict[str, tuple[int, int]]) -> str:
+    """Return how much has come of the layers that are known of. layers: what came of each and its size, kept here."""
+    detail = told.get("progressDetail") or {}
+    if told.get("status") == "Downloading" and "total" in detail:
+        layers[told["id"]] = detail["current"], detail["total"]
+    elif told.get("status") == "Download complete" and told["id"] in layers:
+        size = layers[told["id"]][1]
+        layers[told["id"]] = size, size
+    came, size = (sum(column) for column in zip(*layers.values(), strict=True)) if layers else (0, 0)
+    return f": {came / MEBIBYTE:.0f} of {size / MEBIBYTE:.0f} MiB" if size else ""
+
+
 def _facts(action: str, attributes: Mapping[str, str]) -> list[str]:
     """What one event tells about a container's end."""
     if action == "oom":
@@ -694,7 +732,8 @@ def _translated(endpoint: str, call: str, subject: str, seconds: float) -> Itera
 def _translation(error: BaseException, endpoint: str, call: str, subject: str, seconds: float) -> EngineError:
     causes = list(_causes(error))
     for cause in causes:
-        if isinstance(cause, docker.errors.APIError) and cause.status_code is not None:
+        if isinstance(cause, docker.errors.APIError) and cause.response is not None:
+            cause.response.close()  # one that was to be streamed has its socket still
             return EngineRequestFailed(call, subject or endpoint, _one_line(str(cause.explanation or cause)))
     for cause in causes:
         if isinstance(cause, urllib3.exceptions.NewConnectionError):

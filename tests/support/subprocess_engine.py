@@ -11,7 +11,7 @@ import os
 import platform
 import tempfile
 from asyncio.subprocess import PIPE, Process
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -79,6 +79,9 @@ class SubprocessEngine:
     names: dict[str, str] = field(default_factory=dict)  # of agents not yet removed, each with its container's id
     _agents: dict[str, tuple[Process, PipeStream]] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        self.progress: Callable[[str], None] = print  # nothing here takes long
+
     async def describe(self) -> EngineDescription:
         kernel, machine, cores = platform.release(), platform.machine(), os.cpu_count() or 1
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
@@ -135,6 +138,9 @@ class SubprocessEngine:
         return []
 
     async def remove_image(self, image: str) -> None:
+        pass
+
+    async def remove_unused_images(self, seconds: float) -> None:
         pass
 
     async def close(self) -> None:

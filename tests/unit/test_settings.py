@@ -10,6 +10,7 @@ import pytest
 
 from pytest_sandbox.configuration import RunSettings
 from pytest_sandbox.errors import InvalidSetting
+from pytest_sandbox.image import Image
 from pytest_sandbox.models import Isolation, PullPolicy, SandboxSettings
 from pytest_sandbox.settings import BY_NAME, DEFAULTS, FLAG, RUN_TABLE, TABLE, overridden, reference
 
@@ -20,6 +21,9 @@ MEBIBYTE = 1024**2
     ("name", "written", "value"),
     [
         ("image", " python:3.13-slim ", "python:3.13-slim"),
+        ("image", "./web", Image(Path("web"))),
+        ("image", "/srv/image.tar", Image(Path("/srv/image.tar"))),
+        ("image", Image(Path("web"), target="test"), Image(Path("web"), target="test")),
         ("pull", "always", PullPolicy.ALWAYS),
         ("pull", PullPolicy.NEVER, PullPolicy.NEVER),
         ("workspace", "/srv/work/", PurePosixPath("/srv/work")),
