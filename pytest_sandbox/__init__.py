@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from .errors import LimitExceeded as LimitExceeded
     from .errors import LimitNotAvailable as LimitNotAvailable
     from .errors import OutputTruncated as OutputTruncated
+    from .errors import PatchRejected as PatchRejected
     from .errors import SandboxClosed as SandboxClosed
     from .errors import SandboxError as SandboxError
     from .errors import SandboxLost as SandboxLost
@@ -86,6 +87,7 @@ _HOME = {
         "LimitExceeded",
         "LimitNotAvailable",
         "OutputTruncated",
+        "PatchRejected",
         "SandboxClosed",
         "SandboxError",
         "SandboxLost",

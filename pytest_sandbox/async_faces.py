@@ -264,6 +264,7 @@ class AsyncSandbox:
     read_link = awaited(SandboxCore.read_link)
     upload = awaited(SandboxCore.upload)
     download = awaited(SandboxCore.download)
+    apply_patch = awaited(SandboxCore.apply_patch)
 
     # Workspaces
     persist = awaited(SandboxCore.persist)

@@ -38,6 +38,7 @@
     ├── ArchiveError
     │   ├── DamagedArchive
     │   └── UnsafeArchive
+    ├── PatchRejected                 it can't be read, or does not fit what is there; nothing was changed
     └── UsageError                    called wrongly
         ├── InvalidSetting
         ├── LimitNotAvailable         the engine, or its storage, can't set it
@@ -56,7 +57,7 @@ import os
 import shlex
 from collections.abc import Sequence
 from enum import Enum
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
     from .models import ExecResult
@@ -647,6 +648,47 @@ class UnsafeArchive(ArchiveError):
     def __str__(self) -> str:
         name = self.member if len(self.member) <= 120 else self.member[:117] + "..."
         return f"unsafe archive: member {name!r} {self.reason}; the workspace was not touched"
+
+
+class PatchRejected(SandboxError, ValueError):
+    """A patch can't be read, or does not fit what is there; nothing was changed.
+
+    path: the file that it concerns; line: of the patch, from 1; hunk: which one of the file's, from 1. expected, found:
+    what the patch and what the file has, as shown in the message.
+    """
+
+    def __init__(
+        self,
+        reason: str,
+        *,
+        path: str = "",
+        line: int | None = None,
+        hunk: int | None = None,
+        expected: str = "",
+        found: str = "",
+        advice: str = "",
+    ) -> None:
+        self.reason, self.path, self.line, self.hunk = reason, path, line, hunk
+        self.expected, self.found, self.advice = expected, found, advice
+        super().__init__(reason, path, line, hunk, expected, found, advice)
+
+    def __str__(self) -> str:
+        where = [f"line {self.line} of the patch"] if self.line is not None else []
+        where += [f"hunk {self.hunk}"] if self.hunk is not None else []
+        where += [repr(self.path)] if self.path else []
+        return (
+            f"patch rejected{' at ' if where else ''}{', '.join(where)}: {self.reason}; nothing was changed"
+            + (f"\nexpected {self.expected}" if self.expected else "")
+            + (f"\nfound    {self.found}" if self.found else "")
+            + (f"\n{self.advice}" if self.advice else "")
+        )
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _patch_rejected, (self.reason, {name: value for name, value in vars(self).items() if name != "reason"})
+
+
+def _patch_rejected(reason: str, fields: dict[str, Any]) -> PatchRejected:
+    return PatchRejected(reason, **fields)
 
 
 # --- called wrongly -------------------------------------------------------------------------------------------------

@@ -287,6 +287,7 @@ class Sandbox:
     read_link = blocking(SandboxCore.read_link)
     upload = blocking(SandboxCore.upload)
     download = blocking(SandboxCore.download)
+    apply_patch = blocking(SandboxCore.apply_patch)
 
     # Workspaces
     persist = blocking(SandboxCore.persist)

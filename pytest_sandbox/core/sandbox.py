@@ -20,8 +20,8 @@ from ..engines.base import Engine
 from ..errors import InvalidSetting, SandboxClosed, SandboxError, SandboxStartFailed
 from ..models import Container, SandboxSettings
 from .events import Journal, told
-from .files import FileOperations
 from .outside import OutsideOperations
+from .patching import PatchOperations
 from .snapshot import Snapshot, SnapshotOperations
 from .terminal import TerminalOperations
 
@@ -66,7 +66,7 @@ class _Coming:
     identity: Mapping[str, object] = field(default_factory=dict)
 
 
-class SandboxCore(TerminalOperations, FileOperations, SnapshotOperations, OutsideOperations):
+class SandboxCore(TerminalOperations, PatchOperations, SnapshotOperations, OutsideOperations):
     """One sandbox. Everything here runs in the owner loop; faces.py has what tests see.
 
     home: of one that came from a pool, that pool.
