@@ -1,7 +1,7 @@
-"""Testing programs that talk to people: an interpreter, an editor, a pager, a process list, a password prompt, a rebase.
+"""Testing programs that talk to people: an interpreter, an editor, a pager, a process list, a password prompt.
 
-Shown here: `expect` for a dialogue, `wait_for_screen` for programs that draw, named keys, resizing, what a program leaves
-on the screen and in the files. Nothing sleeps: each test waits for what a person would wait for.
+Shown here: `expect` for a dialogue, `wait_for_screen` for programs that draw, named keys, resizing, what a program
+leaves on the screen and in the files. Nothing sleeps: each test waits for what a person would wait for.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def test_ctrl_d_is_the_end(python: Terminal) -> None:
     assert python.wait(timeout=10).exit_code == 0
 
 
-# --- nano: a program that takes the whole screen ------------------------------------------------------------------------
+# --- nano: a program that takes the whole screen ----------------------------------------------------------------------
 
 
 def test_nano_edits_and_saves(sandbox: Sandbox) -> None:
@@ -107,7 +107,7 @@ def test_nano_asks_before_changes_are_lost(sandbox: Sandbox) -> None:
     assert sandbox.read_text("letter.txt") == "Dear Grace,\n"
 
 
-# --- less: a program that redraws ---------------------------------------------------------------------------------------
+# --- less: a program that redraws -------------------------------------------------------------------------------------
 
 
 def test_less_pages_searches_and_fills_a_larger_window(sandbox: Sandbox) -> None:
@@ -130,7 +130,7 @@ def test_less_pages_searches_and_fills_a_larger_window(sandbox: Sandbox) -> None
         assert less.wait(timeout=10).exit_code == 0
 
 
-# --- top: a screen that changes by itself -------------------------------------------------------------------------------
+# --- top: a screen that changes by itself -----------------------------------------------------------------------------
 
 
 def test_top_shows_a_process_for_as_long_as_it_lives(sandbox: Sandbox) -> None:
@@ -148,7 +148,7 @@ def test_top_shows_a_process_for_as_long_as_it_lives(sandbox: Sandbox) -> None:
         top.expect(EOF)
 
 
-# --- passwd: a password that is not shown --------------------------------------------------------------------------------
+# --- passwd: a password that is not shown -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -170,7 +170,7 @@ def test_passwd_asks_twice(sandbox: Sandbox, again: str, outcome: str, changed: 
     assert (sandbox.read_text("/etc/shadow") != before) == changed
 
 
-# --- git rebase -i: a program that starts another one -------------------------------------------------------------------
+# --- git rebase -i: a program that starts another one -----------------------------------------------------------------
 
 
 def test_a_rebase_in_an_editor(sandbox: Sandbox) -> None:
