@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from .errors import InfrastructureError as InfrastructureError
     from .errors import LimitExceeded as LimitExceeded
     from .errors import LimitNotAvailable as LimitNotAvailable
+    from .errors import NotAnswering as NotAnswering
     from .errors import OutputTruncated as OutputTruncated
     from .errors import PatchRejected as PatchRejected
     from .errors import SandboxClosed as SandboxClosed
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from .image import Image as Image
     from .models import EOF as EOF
     from .models import Collected as Collected
+    from .models import Endpoint as Endpoint
     from .models import ExecResult as ExecResult
     from .models import FileKind as FileKind
     from .models import FileStat as FileStat
@@ -86,6 +88,7 @@ _HOME = {
         "InfrastructureError",
         "LimitExceeded",
         "LimitNotAvailable",
+        "NotAnswering",
         "OutputTruncated",
         "PatchRejected",
         "SandboxClosed",
@@ -102,6 +105,7 @@ _HOME = {
     ".models": (
         "EOF",
         "Collected",
+        "Endpoint",
         "ExecResult",
         "FileKind",
         "FileStat",

@@ -93,6 +93,7 @@ class AsyncProcessOutput:
 
     read_some = awaited(OutputReader.read_some)
     read_line = awaited(OutputReader.read_line)
+    wait_for = awaited(OutputReader.wait_for)
     lines = awaited_iterator(OutputReader.lines)
 
     def __aiter__(self) -> AsyncGenerator[bytes, None]:
@@ -239,6 +240,12 @@ class AsyncSandbox:
     terminal = awaited(presented(SandboxCore.terminal, AsyncTerminal))
     close_terminals = awaited(SandboxCore.close_terminals)
     sweep = awaited(SandboxCore.sweep)
+
+    # Ports
+    endpoint = awaited(SandboxCore.endpoint)
+    wait_for_port = awaited(SandboxCore.wait_for_port)
+    wait_for_http = awaited(SandboxCore.wait_for_http)
+    wait_for_command = awaited(SandboxCore.wait_for_command)
 
     # Files
     read_bytes = awaited(SandboxCore.read_bytes)

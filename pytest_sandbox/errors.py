@@ -3,6 +3,7 @@
     SandboxError
     ├── CommandError                  the command failed
     │   ├── CommandFailed             exit code other than 0, with check=True
+    │   ├── OutputEnded               an output stream is over, and the awaited line was not in it
     │   ├── TerminalEnded             a terminal's command is over, and what was awaited can't come any more
     │   ├── CommandLost               how it ended can't be known: something in the sandbox killed its supervisor
     │   └── CommandNotStarted         it never began, errno says why
@@ -17,6 +18,7 @@
     │   ├── CommandTimeout
     │   ├── CommandHitLimit           memory, processes, file size; with check=True
     │   ├── ProcessStillRunning       wait(timeout=) of a process, which goes on
+    │   ├── NotAnswering              a port, a command or an output that was waited for
     │   ├── TerminalTimeout           what a terminal was to show, or to take, in time
     │   └── OutputTruncated           check=True, and the output was cut by its cap
     ├── InfrastructureError           engine, image, disk or container failed; evidence attached
@@ -43,6 +45,8 @@
         ├── InvalidSetting
         ├── LimitNotAvailable         the engine, or its storage, can't set it
         ├── UnknownKey
+        ├── InvalidPort
+        ├── PortTaken                 the port of the tests' machine that was asked for
         ├── WorkspaceRootProtected
         ├── NothingToCompareWith
         └── SandboxClosed
@@ -278,6 +282,19 @@ def _seen(screen: str, stream: str) -> str:
 # --- it hit a limit -------------------------------------------------------------------------------------------------
 
 
+class OutputEnded(CommandError):
+    """A process has ended its output, and the line that was waited for was not in it. seen: the last lines."""
+
+    def __init__(self, command: str | Sequence[str], awaited: str, seen: bytes) -> None:
+        self.command, self.awaited, self.seen = command, awaited, seen
+        super().__init__(command, awaited, seen)
+
+    def __str__(self) -> str:
+        return f"`{shown(self.command)}` ended its output without a line with {self.awaited!r}" + tail(
+            self.seen, "its last lines"
+        )
+
+
 class LimitExceeded(SandboxError):
     """A limit that the caller or the settings had set was reached."""
 
@@ -329,6 +346,26 @@ class ProcessStillRunning(LimitExceeded, TimeoutError):
 
     def __str__(self) -> str:
         return f"`{shown(self.command)}` is still running after {self.timeout:g} s; terminate() or kill() would end it"
+
+
+class NotAnswering(LimitExceeded, TimeoutError):
+    """What was waited for did not come in time.
+
+    awaited: what that was. seen: what the last attempt saw. listening: TCP ports of the sandbox that somebody serves.
+    """
+
+    def __init__(
+        self, awaited: str, sandbox: str, timeout: float, seen: str, listening: Sequence[int] | None = None
+    ) -> None:
+        self.awaited, self.sandbox, self.timeout, self.seen = awaited, sandbox, timeout, seen
+        self.listening = None if listening is None else tuple(listening)
+        super().__init__(awaited, sandbox, timeout, seen, self.listening)
+
+    def __str__(self) -> str:
+        ports = ""
+        if self.listening is not None:
+            ports = f"\nports that are listened on there: {', '.join(map(str, self.listening)) or 'none'}"
+        return f"{self.awaited} of {self.sandbox} did not answer within {self.timeout:g} s; at last: {self.seen}{ports}"
 
 
 class TerminalTimeout(LimitExceeded, TimeoutError):
@@ -736,6 +773,28 @@ class UnknownKey(UsageError, ValueError):
             f"no key is called {self.key!r}{meant}; expected a character, or a name such as enter, up, f5, "
             "alone or as in ctrl-c, alt-x, shift-tab"
         )
+
+
+class InvalidPort(UsageError, ValueError):
+    """A number that no TCP port has."""
+
+    def __init__(self, port: object) -> None:
+        self.port = port
+        super().__init__(port)
+
+    def __str__(self) -> str:
+        return f"{self.port!r} is no port; expected a whole number from 1 to 65535"
+
+
+class PortTaken(UsageError):
+    """A port of the tests' machine that was asked for can't be had."""
+
+    def __init__(self, port: int, reason: str) -> None:
+        self.port, self.reason = port, reason
+        super().__init__(port, reason)
+
+    def __str__(self) -> str:
+        return f"port {self.port} of this machine can't be had: {self.reason}; leave host_port out for a free one"
 
 
 class WorkspaceRootProtected(UsageError):

@@ -116,6 +116,7 @@ class ProcessOutput:
 
     read_some = blocking(OutputReader.read_some)
     read_line = blocking(OutputReader.read_line)
+    wait_for = blocking(OutputReader.wait_for)
     lines = blocking_iterator(OutputReader.lines)
 
     def __iter__(self) -> Iterator[bytes]:
@@ -262,6 +263,12 @@ class Sandbox:
     terminal = blocking(presented(SandboxCore.terminal, Terminal))
     close_terminals = blocking(SandboxCore.close_terminals)
     sweep = blocking(SandboxCore.sweep)
+
+    # Ports
+    endpoint = blocking(SandboxCore.endpoint)
+    wait_for_port = blocking(SandboxCore.wait_for_port)
+    wait_for_http = blocking(SandboxCore.wait_for_http)
+    wait_for_command = blocking(SandboxCore.wait_for_command)
 
     # Files
     read_bytes = blocking(SandboxCore.read_bytes)

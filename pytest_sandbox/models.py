@@ -270,6 +270,27 @@ class Container:
 
 
 @dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where a port of a sandbox is reached from the tests' machine."""
+
+    host: str
+    port: int
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """As sockets take it."""
+        return self.host, self.port
+
+    @property
+    def url(self) -> str:
+        """`http://127.0.0.1:40123`, without a slash at its end."""
+        return f"http://{self}"
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
 class StoredImage:
     """An image on the engine. created: seconds since the epoch, by the engine's clock."""
 

@@ -132,7 +132,7 @@ class SandboxPool:
         workspace and used it up, if that is why.
         """
         try:
-            await sandbox.end_forks()
+            await sandbox.end_lease()
         finally:
             changes = await self._take_back(sandbox)
         return changes

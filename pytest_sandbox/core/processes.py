@@ -5,23 +5,30 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import re
+from collections import deque
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from enum import Enum
 from types import TracebackType
 from typing import BinaryIO, Final, Self
 
 from ..agent.client import HIT_MEMORY, HIT_PIDS, AgentFailure, Channel, ExitReport
-from ..agent.wire import MAX_OPEN, MAX_WINDOW, UNLIMITED, BodyReader, BodyWriter, Kind, Request, to_wire
+from ..agent.wire import MAX_OPEN, MAX_WINDOW, UNLIMITED, BodyReader, BodyWriter, Kind, Request, from_wire, to_wire
 from ..errors import (
+    TAIL_LINES,
     CommandFailed,
     CommandHitLimit,
     CommandLost,
     CommandTimeout,
     LimitNotAvailable,
+    NotAnswering,
+    OutputEnded,
     OutputTruncated,
     ProcessStillRunning,
     SandboxError,
     command_not_started,
+    shown,
+    tail,
 )
 from ..models import (
     DEFAULT_OUTPUT_LIMIT,
@@ -273,8 +280,8 @@ class ProcessHandle(RunningCommand):
 
     def __init__(self, session: SessionBase, command: str | Sequence[str], channel: Channel) -> None:
         super().__init__(session, command, channel)
-        self.stdout = OutputReader(session, channel, 0)
-        self.stderr = OutputReader(session, channel, 1)
+        self.stdout = OutputReader(session, command, channel, 0)
+        self.stderr = OutputReader(session, command, channel, 1)
 
     async def write(self, content: bytes) -> None:
         """Write to its standard input, as fast as it reads. Raises BrokenPipeError once nothing reads it any more."""
@@ -290,8 +297,9 @@ class ProcessHandle(RunningCommand):
 class OutputReader:
     """One output stream of a running process. Whoever reads it makes room for more."""
 
-    def __init__(self, session: SessionBase, channel: Channel, stream: int) -> None:
+    def __init__(self, session: SessionBase, command: str | Sequence[str], channel: Channel, stream: int) -> None:
         self._session = session
+        self._command = command
         self._channel = channel
         self._stream = stream
         self._unread = bytearray()  # the beginning of a line whose end has not come
@@ -314,6 +322,30 @@ class OutputReader:
                 return self._take(len(self._unread))
             self._unread += chunk
         return self._take(end or LONGEST_LINE)
+
+    async def wait_for(self, text: str | bytes | re.Pattern[bytes], *, timeout: float = 30.0) -> bytes:
+        """Return the next line that has a text, or in which a pattern is found; those before it are dropped.
+
+        Raises NotAnswering after `timeout` seconds, OutputEnded; both show the last lines.
+        """
+        pattern = text if isinstance(text, re.Pattern) else re.compile(re.escape(to_wire(text)))
+        awaited = from_wire(pattern.pattern if isinstance(text, re.Pattern) else to_wire(text))
+        seen: deque[bytes] = deque(maxlen=TAIL_LINES)
+        try:
+            async with asyncio.timeout(timeout):
+                async for line in self.lines():
+                    seen.append(line)
+                    if pattern.search(line):
+                        return line
+        except TimeoutError:
+            last = b"".join([*seen, self._unread])
+            raise NotAnswering(
+                f"`{shown(self._command)}`, a line with {awaited!r},",
+                self._session.name,
+                timeout,
+                tail(last, "its last lines") or "no output",
+            ) from None
+        raise OutputEnded(self._command, awaited, b"".join(seen))
 
     async def lines(self) -> AsyncGenerator[bytes, None]:
         """Yield the lines as they come, each with its newline."""

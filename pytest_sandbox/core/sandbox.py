@@ -22,6 +22,7 @@ from ..models import Container, SandboxSettings
 from .events import Journal, told
 from .outside import OutsideOperations
 from .patching import PatchOperations
+from .ports import PortOperations
 from .snapshot import Snapshot, SnapshotOperations
 from .terminal import TerminalOperations
 
@@ -66,7 +67,7 @@ class _Coming:
     identity: Mapping[str, object] = field(default_factory=dict)
 
 
-class SandboxCore(TerminalOperations, PatchOperations, SnapshotOperations, OutsideOperations):
+class SandboxCore(TerminalOperations, PortOperations, PatchOperations, SnapshotOperations, OutsideOperations):
     """One sandbox. Everything here runs in the owner loop; faces.py has what tests see.
 
     home: of one that came from a pool, that pool.
@@ -153,6 +154,13 @@ class SandboxCore(TerminalOperations, PatchOperations, SnapshotOperations, Outsi
             raise SandboxClosed(self.name)
         return fork
 
+    async def end_lease(self) -> None:
+        """End what belongs to whoever has the sandbox now: endpoints, and forks as end_forks() does."""
+        try:
+            await self.close_ports()
+        finally:
+            await self.end_forks()
+
     async def end_forks(self) -> None:
         """Give back or close what was forked from here. All are tried; the first error is raised."""
         forks, self._forks = self._forks, []
@@ -175,7 +183,7 @@ class SandboxCore(TerminalOperations, PatchOperations, SnapshotOperations, Outsi
 
     async def _close(self) -> None:
         try:
-            await self.end_forks()
+            await self.end_lease()
         finally:
             try:
                 await self._client.close()
