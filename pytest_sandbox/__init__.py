@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .changes import Changes as Changes
     from .core.archive import Archive as Archive
     from .core.snapshot import Snapshot as Snapshot
+    from .core.tar import ArchiveLimits as ArchiveLimits
     from .errors import ArchiveError as ArchiveError
     from .errors import CommandError as CommandError
     from .errors import CommandFailed as CommandFailed
@@ -71,6 +72,7 @@ _HOME = {
     ".baseline": ("Baseline",),
     ".changes": ("Change", "ChangeKind", "Changes"),
     ".core.archive": ("Archive",),
+    ".core.tar": ("ArchiveLimits",),
     ".core.snapshot": ("Snapshot",),
     ".errors": (
         "ArchiveError",

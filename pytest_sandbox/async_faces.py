@@ -271,6 +271,7 @@ class AsyncSandbox:
     read_link = awaited(SandboxCore.read_link)
     upload = awaited(SandboxCore.upload)
     download = awaited(SandboxCore.download)
+    unpack = awaited(SandboxCore.unpack)
     apply_patch = awaited(SandboxCore.apply_patch)
 
     # Workspaces

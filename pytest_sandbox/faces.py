@@ -294,6 +294,7 @@ class Sandbox:
     read_link = blocking(SandboxCore.read_link)
     upload = blocking(SandboxCore.upload)
     download = blocking(SandboxCore.download)
+    unpack = blocking(SandboxCore.unpack)
     apply_patch = blocking(SandboxCore.apply_patch)
 
     # Workspaces

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 import stat
 from collections.abc import Iterable, Iterator
@@ -11,11 +10,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
 from ..agent.wire import to_wire
 from ..errors import DamagedArchive, UnsafeArchive
-from .compression import decompressed
+from .compression import TAR_MAGIC, decompressed
 from .spool import Spool
 from .tar import (
     CHUNK,
@@ -33,9 +32,7 @@ from .tar import (
     sparse_extents,
 )
 from .unpacking import HostTree, replacing
-
-if TYPE_CHECKING:
-    from _typeshed import WriteableBuffer
+from .zipped import SIGNATURES, zip_items
 
 _DIGEST = 32  # bytes of a BLAKE2b
 _HASHED = 4096  # bytes: what file systems make holes of
@@ -168,7 +165,7 @@ class Archive:
 
     @classmethod
     def read(cls, source: Path | bytes | BinaryIO, limits: ArchiveLimits = DEFAULT_LIMITS) -> Archive:
-        """Take a tar archive from anywhere: ustar, pax or GNU; plain, gz, bz2, xz or zst.
+        """Take an archive from anywhere: tar (ustar, pax or GNU; plain, gz, bz2, xz or zst) or zip.
 
         It is checked as a whole, and brought into the canonical form. Raises DamagedArchive, UnsafeArchive; UsageError
         when this Python can't read zst; OSError when the source can't be read.
@@ -181,8 +178,15 @@ class Archive:
                 if foreign.size + len(chunk) > limits.total_bytes:
                     raise _too_long(limits)
                 foreign.append(chunk)
+        if foreign.read_at(0, 4) in SIGNATURES and foreign.read_at(TAR_MAGIC.start, 5) != b"ustar":
+            return cls._collect(zip_items(foreign, limits), limits)
         members = scan(foreign, limits, canonical=False)
         return cls._collect(((member, _slice(foreign, member)) for member in members), limits)
+
+    def owned_by(self, uid: int, gid: int) -> Iterator[bytes]:
+        """Yield the archive as if all in it had this owner."""
+        items = ((member._replace(uid=uid, gid=gid), self.content(member)) for member in self.members())
+        return canonical_stream(items)
 
     @classmethod
     def build(cls, entries: Iterable[Entry]) -> Archive:
@@ -250,7 +254,7 @@ class Archive:
 
     def open(self) -> BinaryIO:
         """Return a new reader of the archive's bytes, at their beginning."""
-        return io.BufferedReader(_Reader(self), CHUNK)
+        return self._spool.open()
 
     def save(self, path: Path) -> None:
         """Write the archive to a file that only this user may read; whole or not at all."""
@@ -312,31 +316,3 @@ class Archive:
 def _slice(spool: Spool, member: Member) -> Iterator[bytes]:
     for piece in range(0, member.size, CHUNK):
         yield spool.read_at(member.offset + piece, min(CHUNK, member.size - piece))
-
-
-class _Reader(io.RawIOBase):
-    """An archive as a file object with a position of its own."""
-
-    def __init__(self, archive: Archive) -> None:
-        self._archive = archive
-        self._position = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: WriteableBuffer, /) -> int:
-        view = memoryview(buffer).cast("B")
-        chunk = self._archive.read_at(self._position, len(view))
-        view[: len(chunk)] = chunk
-        self._position += len(chunk)
-        return len(chunk)
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
-        position = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._archive.size}[whence]
-        if position < 0:
-            raise ValueError(f"negative position {position}")
-        self._position = position
-        return position

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import stat as stat_module
-from collections.abc import AsyncGenerator, Iterable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
 from contextlib import aclosing
 from fnmatch import translate
 from pathlib import Path, PurePosixPath
@@ -23,15 +23,17 @@ from ..errors import (
     FileOperationError,
     LimitExceeded,
     ProtocolError,
+    UnsafeArchive,
     UsageError,
     WorkspaceRootProtected,
     file_error,
 )
 from ..models import MEBIBYTE, FileKind, FileStat
-from .archive import local_tree
+from .archive import Archive, local_tree
 from .session import SessionBase
 from .sources import chunks, in_thread
-from .tar import batched, canonical_stream
+from .spool import Spool
+from .tar import DEFAULT_LIMITS, ArchiveLimits, batched, canonical_stream
 from .transfer import file_errors, hydrate_tree, in_chunks, persist_tree, send_all
 from .unpacking import replacing
 
@@ -325,7 +327,50 @@ class FileOperations(SessionBase):
                     file.write(chunk)
             os.fchmod(file.fileno(), found.mode & 0o777)
 
+    async def unpack(
+        self,
+        source: str | PurePosixPath | Path | bytes | BinaryIO | Archive,
+        path: SandboxPath = ".",
+        *,
+        owner: str | None = None,
+        limits: ArchiveLimits = DEFAULT_LIMITS,
+    ) -> None:
+        """Unpack an archive into a directory of the sandbox, made if it is missing; what else is in there stays.
+
+        source: a tar archive (ustar, pax or GNU; plain, gz, bz2, xz or zst) or a zip archive: a str or a PurePosixPath
+        names a file of the sandbox, a Path one of this host; else bytes, a binary file or an Archive. No program in the
+        image is needed. Permission bits, times, links and, of a tar, xattrs are kept. owner: of all in it, by default
+        the session's user, who must be able to read and make what is named; members are made with the rights of root.
+        A file takes the place of a file or a link, and no link is followed.
+        limits: members and bytes that are taken at most.
+        Raises DamagedArchive, UnsafeArchive before anything is touched; OSError for a file of this host,
+        FileOperationError for what the sandbox can't read or make.
+        """
+        archive = await self._archive(source, limits)
+        await self._merge(path, owner, archive.owned_by)
+
+    async def _archive(
+        self, source: str | PurePosixPath | Path | bytes | BinaryIO | Archive, limits: ArchiveLimits
+    ) -> Archive:
+        if isinstance(source, Archive):
+            await in_thread(source.members)
+            return source
+        if isinstance(source, Path) or not isinstance(source, str | PurePosixPath):
+            return await in_thread(lambda: Archive.read(source, limits))
+        found = await self.stat(source)
+        if found.size > limits.total_bytes:
+            raise UnsafeArchive("", f"is in a file of {found.size} bytes, more than the {limits.total_bytes} allowed")
+        packed = Spool()
+        async with aclosing(self.read_chunks(source, length=found.size)) as content:
+            async for chunk in content:
+                packed.append(chunk)
+        return await in_thread(lambda: Archive.read(packed.open(), limits))
+
     async def _upload_tree(self, local: Path, path: SandboxPath, owner: str | None) -> None:
+        await self._merge(path, owner, lambda uid, gid: canonical_stream(local_tree(local, uid=uid, gid=gid)))
+
+    async def _merge(self, path: SandboxPath, owner: str | None, stream: Callable[[int, int], Iterator[bytes]]) -> None:
+        """Put what an archive has, made for the owner's uid and gid, into a directory."""
         root = self.absolute(path)
         existed = await self.exists(path)
         await self.mkdir(path, parents=True, exist_ok=True)
@@ -333,8 +378,7 @@ class FileOperations(SessionBase):
         if owner is not None and not existed:
             await self.chown(path, f"{uid}:{gid}")
         # Members are found and read in a thread while the last piece is on its way.
-        stream = in_chunks(canonical_stream(local_tree(local, uid=uid, gid=gid)))
-        await hydrate_tree(self, root, stream, merge=True)
+        await hydrate_tree(self, root, in_chunks(stream(uid, gid)), merge=True)
 
     async def _numeric(self, owner: str) -> tuple[int, int]:
         """The uid and gid that the agent would resolve an owner to; 0 for the group of a uid without an entry."""

@@ -7,10 +7,13 @@ import io
 import os
 import tempfile
 import weakref
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from ..errors import NoSpaceOnHost
 from ..models import MEBIBYTE
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 IN_MEMORY = 4 * MEBIBYTE  # what is no larger never touches the disk
 
@@ -75,9 +78,41 @@ class Spool:
         self.size = size
         return rest
 
+    def open(self) -> BinaryIO:
+        """Return a new reader, at the beginning."""
+        return io.BufferedReader(SpoolReader(self), 256 * 1024)
+
     def read_at(self, offset: int, length: int) -> bytes:
         """Return length bytes from offset on, fewer only at the end."""
         if self._memory is not None:
             return bytes(memoryview(self._memory)[offset : offset + length])
         assert self._file is not None
         return os.pread(self._file.fileno(), length, offset)
+
+
+class SpoolReader(io.RawIOBase):
+    """A spool as a file object with a position of its own."""
+
+    def __init__(self, spool: Spool) -> None:
+        self._spool = spool
+        self._position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer, /) -> int:
+        view = memoryview(buffer).cast("B")
+        chunk = self._spool.read_at(self._position, len(view))
+        view[: len(chunk)] = chunk
+        self._position += len(chunk)
+        return len(chunk)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        position = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._spool.size}[whence]
+        if position < 0:
+            raise OSError(errno.EINVAL, f"negative position {position}")  # as of a file: zipfile relies on it
+        self._position = position
+        return position
