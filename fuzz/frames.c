@@ -50,6 +50,8 @@ void report_failure(int link, int error, const char *operation, const char *subj
 }
 void work(enum kind kind, struct reader *body) { (void)kind, (void)body; abort(); }
 void children(pid_t of, struct pids *found) { (void)of, (void)found; } /* not the sanitizers' own */
+size_t kill_all_but(pid_t one, pid_t other) { (void)one, (void)other; return 0; }
+bool take_over(pid_t joining) { (void)joining; return false; }
 void descendants(pid_t of, struct pids *found) { (void)of, (void)found; }
 enum outside look_outside(int events, bool own_ipc) { (void)events, (void)own_ipc; return OUTSIDE_UNKNOWN; }
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .changes import Changes as Changes
     from .core.archive import Archive as Archive
     from .core.snapshot import Snapshot as Snapshot
+    from .core.state import SessionState as SessionState
     from .core.tar import ArchiveLimits as ArchiveLimits
     from .errors import ArchiveError as ArchiveError
     from .errors import CommandError as CommandError
@@ -74,6 +75,7 @@ _HOME = {
     ".core.archive": ("Archive",),
     ".core.tar": ("ArchiveLimits",),
     ".core.snapshot": ("Snapshot",),
+    ".core.state": ("SessionState",),
     ".errors": (
         "ArchiveError",
         "CommandError",

@@ -7,9 +7,9 @@ several at once. Cancelling an awaited operation ends it in the sandbox: a comma
 from __future__ import annotations
 
 import functools
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from contextlib import aclosing
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Any, Generic, ParamSpec, Self, TypeVar, overload
 
@@ -17,12 +17,13 @@ from .core.events import Listener, observed, observed_iterator
 from .core.processes import OutputReader, ProcessHandle
 from .core.sandbox import SandboxCore
 from .core.screen import Screen
+from .core.state import SessionState
 from .core.terminal import TerminalHandle
 from .engines.base import Engine
 from .errors import SandboxError
-from .faces import Operation, OperationIterator, new_core, presented, trim
+from .faces import Operation, OperationIterator, kept_on, new_core, presented, remove_kept, resumed_core, trim
 from .loop import cross, cross_iterate
-from .models import Container, Output, SandboxSettings
+from .models import Container, KeptSandbox, Output, SandboxSettings
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -201,19 +202,53 @@ class AsyncSandbox:
 
     @classmethod
     async def create(
-        cls, settings: SandboxSettings | None = None, engine: Engine | None = None, *, events: Listener | None = None
+        cls,
+        settings: SandboxSettings | None = None,
+        engine: Engine | None = None,
+        *,
+        keep: bool = False,
+        events: Listener | None = None,
     ) -> Self:
         """Start a sandbox outside of any fixture; close it, or use it as an async context manager.
 
-        engine: by default the one that DOCKER_HOST or the platform names. events: called with each Event; must not
-        wait. Raises what SandboxCore.create raises.
+        engine: by default the one that DOCKER_HOST or the platform names. keep: it outlives this process, and even a
+        loss of its stream, until it is closed. events: called with each Event; must not wait.
+        Raises what SandboxCore.create raises.
         """
         __tracebackhide__ = True
         try:
-            return cls(await cross(new_core(settings or SandboxSettings(), engine, events)))
+            return cls(await cross(new_core(settings or SandboxSettings(), engine, events, keep=keep)))
         except SandboxError as error:
             trim(error)
             raise
+
+    @classmethod
+    async def resume(
+        cls,
+        state: SessionState,
+        engine: Engine | None = None,
+        *,
+        store: Path | None = None,
+        environment: Mapping[str, str] | None = None,
+        events: Listener | None = None,
+    ) -> Self:
+        """Go on with a kept session, or with its last snapshot: see SandboxCore.resume."""
+        __tracebackhide__ = True
+        try:
+            return cls(await cross(resumed_core(state, engine, store, environment, events)))
+        except SandboxError as error:
+            trim(error)
+            raise
+
+    @classmethod
+    async def kept(cls, engine: Engine | None = None) -> list[KeptSandbox]:
+        """Return the kept sandboxes that run on the engine, whoever made them."""
+        return await cross(kept_on(engine))
+
+    @classmethod
+    async def remove_kept(cls, kept: KeptSandbox, engine: Engine | None = None) -> None:
+        """Remove a kept sandbox, in use or not. Raises NotOurs if the container of that id is not that one."""
+        await cross(remove_kept(kept, engine))
 
     def __repr__(self) -> str:
         return f"<AsyncSandbox {self.name} image={self.settings.image}>"
@@ -284,6 +319,8 @@ class AsyncSandbox:
     fork = awaited(presented(SandboxCore.fork, lambda core: AsyncSandbox(core)))
 
     # Its life
+    state = awaited(SandboxCore.state)
+    detach = awaited(SandboxCore.detach)
     running = awaited(SandboxCore.running)
     close = awaited(SandboxCore.close)
 

@@ -33,6 +33,8 @@
     │   ├── SandboxStartFailed
     │   ├── SandboxLost
     │   ├── ProtocolError
+    │   ├── AgentVersionMismatch      a kept sandbox's agent is of another version
+    │   ├── SessionGone               a kept sandbox is gone, and its state names no snapshot that is left
     │   ├── NoSpaceOnHost
     │   └── AgentMissing
     ├── FileOperationError            an OSError too: errno, strerror, filename
@@ -49,6 +51,10 @@
         ├── PortTaken                 the port of the tests' machine that was asked for
         ├── WorkspaceRootProtected
         ├── NothingToCompareWith
+        ├── NotKept
+        ├── InvalidState
+        ├── NotOurs
+        ├── SessionInUse
         └── SandboxClosed
 
 The class of failure that reports and re-runs go by is `SandboxError.failure`.
@@ -562,6 +568,32 @@ class ProtocolError(InfrastructureError):
         return f"the sandbox's agent broke the protocol: {self.reason}"
 
 
+class AgentVersionMismatch(InfrastructureError):
+    """A kept sandbox was made by another version of this package, and its agent speaks another protocol."""
+
+    def __init__(self, sandbox: str, theirs: int, ours: int) -> None:
+        self.sandbox, self.theirs, self.ours = sandbox, theirs, ours
+        super().__init__(sandbox, theirs, ours)
+
+    def __str__(self) -> str:
+        return (
+            f"the agent of sandbox {self.sandbox} speaks version {self.theirs} of the protocol, this package version "
+            f"{self.ours}; resume it with the version that made it, or remove it and resume from its snapshot"
+        )
+
+
+class SessionGone(InfrastructureError):
+    """A session can't be resumed: its container is gone, and there is no snapshot."""
+
+    def __init__(self, sandbox: str, snapshot: str) -> None:
+        self.sandbox, self.snapshot = sandbox, snapshot
+        super().__init__(sandbox, snapshot)
+
+    def __str__(self) -> str:
+        why = "its snapshot is not in the store any more" if self.snapshot else "its state has no snapshot"
+        return f"session {self.sandbox} can't be resumed: its container is gone, and {why}"
+
+
 class NoSpaceOnHost(InfrastructureError):
     """The disk of this host is too full for an archive, a snapshot or a recording. written: bytes of it until then."""
 
@@ -823,6 +855,50 @@ class NothingToCompareWith(UsageError):
             f"changes of sandbox {self.sandbox}: since when? It was never brought to a snapshot; "
             "take one with `before = sandbox.snapshot()`, then ask for changes(since=before)"
         )
+
+
+class NotKept(UsageError):
+    """detach() of a sandbox that was not made to be kept."""
+
+    def __init__(self, sandbox: str) -> None:
+        self.sandbox = sandbox
+        super().__init__(sandbox)
+
+    def __str__(self) -> str:
+        return f"sandbox {self.sandbox} ends with this process; only one created with keep=True can be left behind"
+
+
+class InvalidState(UsageError, ValueError):
+    """A state can't be used: edited, damaged, or of another version."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(reason)
+
+    def __str__(self) -> str:
+        return f"no state of a session: {self.reason}; use one exactly as state() has given it"
+
+
+class NotOurs(UsageError):
+    """The container, or the engine, that a state names is there, but is not the one that it was."""
+
+    def __init__(self, sandbox: str, what: str = "the container of that id was made by somebody else") -> None:
+        self.sandbox, self.what = sandbox, what
+        super().__init__(sandbox, what)
+
+    def __str__(self) -> str:
+        return f"session {self.sandbox} is not resumed: {self.what}"
+
+
+class SessionInUse(UsageError):
+    """Another process has resumed the session, or made it and still runs."""
+
+    def __init__(self, sandbox: str) -> None:
+        self.sandbox = sandbox
+        super().__init__(sandbox)
+
+    def __str__(self) -> str:
+        return f"session {self.sandbox} is in use by another process; let that one end, or detach() it there"
 
 
 class SandboxClosed(UsageError):

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
-from pathlib import PurePosixPath
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Mapping
+from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, overload
 
@@ -16,11 +16,12 @@ from .core.events import Journal, Listener, observed, observed_iterator
 from .core.processes import OutputReader, ProcessHandle
 from .core.sandbox import SandboxCore
 from .core.screen import Screen
+from .core.state import SessionState
 from .core.terminal import TerminalHandle
 from .engines.base import Engine
-from .errors import SandboxError
+from .errors import NotOurs, SandboxError
 from .loop import iterate, run
-from .models import Container, Output, SandboxSettings
+from .models import Container, KeptSandbox, Output, SandboxSettings
 
 logger = logging.getLogger(__name__)
 
@@ -224,19 +225,53 @@ class Sandbox:
 
     @classmethod
     def create(
-        cls, settings: SandboxSettings | None = None, engine: Engine | None = None, *, events: Listener | None = None
+        cls,
+        settings: SandboxSettings | None = None,
+        engine: Engine | None = None,
+        *,
+        keep: bool = False,
+        events: Listener | None = None,
     ) -> Self:
         """Start a sandbox outside of any fixture; close it, or use it as a context manager.
 
-        engine: by default the one that DOCKER_HOST or the platform names. events: called with each Event; must not
-        wait. Raises what SandboxCore.create raises.
+        engine: by default the one that DOCKER_HOST or the platform names. keep: it outlives this process, and even a
+        loss of its stream, until it is closed. events: called with each Event; must not wait.
+        Raises what SandboxCore.create raises.
         """
         __tracebackhide__ = True
         try:
-            return cls(run(new_core(settings or SandboxSettings(), engine, events)))
+            return cls(run(new_core(settings or SandboxSettings(), engine, events, keep=keep)))
         except SandboxError as error:
             trim(error)
             raise
+
+    @classmethod
+    def resume(
+        cls,
+        state: SessionState,
+        engine: Engine | None = None,
+        *,
+        store: Path | None = None,
+        environment: Mapping[str, str] | None = None,
+        events: Listener | None = None,
+    ) -> Self:
+        """Go on with a kept session, or with its last snapshot: see SandboxCore.resume."""
+        __tracebackhide__ = True
+        try:
+            return cls(run(resumed_core(state, engine, store, environment, events)))
+        except SandboxError as error:
+            trim(error)
+            raise
+
+    @classmethod
+    def kept(cls, engine: Engine | None = None) -> list[KeptSandbox]:
+        """Return the kept sandboxes that run on the engine, whoever made them."""
+        return run(kept_on(engine))
+
+    @classmethod
+    def remove_kept(cls, kept: KeptSandbox, engine: Engine | None = None) -> None:
+        """Remove a kept sandbox, in use or not. Raises NotOurs if the container of that id is not that one."""
+        run(remove_kept(kept, engine))
 
     def __repr__(self) -> str:
         return f"<Sandbox {self.name} image={self.settings.image}>"
@@ -307,6 +342,8 @@ class Sandbox:
     fork = blocking(presented(SandboxCore.fork, lambda core: Sandbox(core)))
 
     # Its life
+    state = blocking(SandboxCore.state)
+    detach = blocking(SandboxCore.detach)
     running = blocking(SandboxCore.running)
     close = blocking(SandboxCore.close)
 
@@ -319,10 +356,43 @@ class Sandbox:
         self.close()
 
 
-async def new_core(settings: SandboxSettings, engine: Engine | None, events: Listener | None) -> SandboxCore:
+async def new_core(
+    settings: SandboxSettings, engine: Engine | None, events: Listener | None, *, keep: bool
+) -> SandboxCore:
+    return await SandboxCore.create(await _found(engine), settings, keep=keep, journal=_journal(events))
+
+
+async def resumed_core(
+    state: SessionState,
+    engine: Engine | None,
+    store: Path | None,
+    environment: Mapping[str, str] | None,
+    events: Listener | None,
+) -> SandboxCore:
+    return await SandboxCore.resume(
+        await _found(engine), state, store=store, environment=environment, journal=_journal(events)
+    )
+
+
+async def kept_on(engine: Engine | None) -> list[KeptSandbox]:
+    return await (await _found(engine)).kept()
+
+
+async def remove_kept(kept: KeptSandbox, engine: Engine | None) -> None:
+    engine = await _found(engine)
+    if any(each.id == kept.id and each.identity != kept.identity for each in await engine.kept()):
+        raise NotOurs(kept.name)
+    await engine.remove(Container(kept.id, kept.name, kept.image, "", ""))
+
+
+def _journal(events: Listener | None) -> Journal | None:
+    return None if events is None else Journal(events)
+
+
+async def _found(engine: Engine | None) -> Engine:
     if engine is None:
         # Here, not above: it brings the engine's client, and a pytest run that uses no sandbox must not pay for that.
         from .engines.discovery import find_engine
 
         engine = await find_engine()
-    return await SandboxCore.create(engine, settings, journal=None if events is None else Journal(events))
+    return engine

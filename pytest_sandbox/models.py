@@ -291,6 +291,16 @@ class Endpoint:
 
 
 @dataclass(frozen=True, slots=True)
+class KeptSandbox:
+    """A container that outlives the process which made it. identity: 32 hex digits, of its own and nobody else's."""
+
+    id: str
+    name: str
+    image: str
+    identity: str
+
+
+@dataclass(frozen=True, slots=True)
 class StoredImage:
     """An image on the engine. created: seconds since the epoch, by the engine's clock."""
 

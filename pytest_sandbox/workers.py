@@ -105,9 +105,9 @@ def _store_folder(config: pytest.Config, chosen: str) -> Path:
         return Path(folder.name)
     if chosen:
         return config.rootpath / Path(chosen).expanduser()
-    import platformdirs
+    from .core.store import default_folder
 
-    return platformdirs.user_cache_path("pytest-sandbox", appauthor=False) / "store"
+    return default_folder()
 
 
 def notify(config: pytest.Config, message: str) -> None:

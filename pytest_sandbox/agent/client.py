@@ -414,6 +414,7 @@ class AgentClient:
 
     def __init__(self, stream: ByteStream) -> None:
         self.lost: str | None = None  # why, once it is
+        self.other_version: int | None = None  # that the agent speaks, if it is not ours
         self._stream = stream
         self._channels: dict[int, Channel] = {}
         self._last_number = 0
@@ -567,6 +568,7 @@ class AgentClient:
             raise ProtocolError("a HELLO that is not an agent's")
         version = body.u16()
         if version != VERSION:
+            self.other_version = version
             raise ProtocolError(f"it speaks version {version}, this host version {VERSION}")
         if body.raw(NONCE_BYTES) != self._nonce:
             raise ProtocolError("a HELLO that answers someone else's")

@@ -226,7 +226,7 @@ def _secret(settings: SandboxSettings, env: object) -> re.Pattern[str] | None:
     hidden = {
         form
         for name, value in variables.items()
-        if len(str(value)) >= SHORTEST_SECRET and _matches(str(name), settings.secrets)
+        if len(str(value)) >= SHORTEST_SECRET and is_secret(str(name), settings.secrets)
         for form in (str(value), shlex.quote(str(value)), repr(str(value))[1:-1])
     }
     if not hidden:
@@ -237,7 +237,8 @@ def _secret(settings: SandboxSettings, env: object) -> re.Pattern[str] | None:
     return re.compile("|".join(forms + cut))
 
 
-def _matches(name: str, patterns: Sequence[str]) -> bool:
+def is_secret(name: str, patterns: Sequence[str]) -> bool:
+    """Say whether a variable of that name is secret, case apart."""
     return any(fnmatch.fnmatchcase(name.upper(), pattern.upper()) for pattern in patterns)
 
 

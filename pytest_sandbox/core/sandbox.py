@@ -7,29 +7,49 @@ import functools
 import itertools
 import logging
 import os
+import secrets
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
 from ..agent.client import AgentClient, AgentFailure, ConnectionLost
-from ..agent.wire import BodyWriter, Kind, to_wire
-from ..engines.base import Engine
-from ..errors import InvalidSetting, SandboxClosed, SandboxError, SandboxStartFailed
-from ..models import Container, SandboxSettings
+from ..agent.wire import VERSION, BodyWriter, Kind, to_wire
+from ..engines.base import Engine, Started
+from ..errors import (
+    AgentVersionMismatch,
+    InvalidSetting,
+    NotKept,
+    NotOurs,
+    SandboxClosed,
+    SandboxError,
+    SandboxStartFailed,
+    SessionGone,
+    SessionInUse,
+)
+from ..models import Container, KeptSandbox, SandboxSettings
+from .archive import Archive
 from .events import Journal, told
 from .outside import OutsideOperations
 from .patching import PatchOperations
 from .ports import PortOperations
 from .snapshot import Snapshot, SnapshotOperations
+from .sources import in_thread
+from .state import SessionState, written_settings
+from .store import Kept, Store, default_folder
 from .terminal import TerminalOperations
 
 logger = logging.getLogger(__name__)
 
 HELLO_BOUND = 10.0  # seconds; an answer takes milliseconds once the container runs
 ROOT_USERS = ("", "0", "root", "0:0", "root:root")
+# The end of one host's stream has a way through the engine to go, and nobody tells the next host that it arrived.
+RELEASE_BOUND = 1.0  # seconds
+RELEASE_POLL = 0.1
+IN_USE = "in use by another host"  # the agent's words, docs/protocol.md
 UNKNOWN_USER = "a user of the image's /etc/passwd, a uid, or `user:group`"
 
 _numbers = itertools.count(1)
@@ -74,6 +94,7 @@ class SandboxCore(TerminalOperations, PortOperations, PatchOperations, SnapshotO
     """
 
     home: Home | None = None
+    kept_identity = ""  # of one that outlives this process
 
     @cached_property
     def _forks(self) -> list[SandboxCore]:
@@ -81,25 +102,36 @@ class SandboxCore(TerminalOperations, PortOperations, PatchOperations, SnapshotO
 
     @classmethod
     async def create(
-        cls, engine: Engine, settings: SandboxSettings, name: str | None = None, *, journal: Journal | None = None
+        cls,
+        engine: Engine,
+        settings: SandboxSettings,
+        name: str | None = None,
+        *,
+        keep: bool = False,
+        journal: Journal | None = None,
     ) -> Self:
         """Start a container and return when commands can run in it.
 
         A failure at any step, or a cancellation, leaves nothing behind.
+        keep: it lives on when this process ends or loses it; until it is closed, here or by who resumes it.
         Raises ImageNotAvailable, EngineError, SandboxStartFailed.
         """
+        identity = secrets.token_hex(16) if keep else ""
         coming = _Coming(journal, settings, name or next_name())
         core = await told(
-            coming, "create", {"image": settings.image}, lambda: cls._create(engine, settings, coming.name)
+            coming,
+            "create",
+            {"image": str(settings.image)},
+            lambda: cls._create(engine, settings, coming.name, identity),
         )
-        core.journal = journal
+        core.journal, core.kept_identity = journal, identity
         return core
 
     @classmethod
-    async def _create(cls, engine: Engine, settings: SandboxSettings, name: str) -> Self:
+    async def _create(cls, engine: Engine, settings: SandboxSettings, name: str, identity: str) -> Self:
         await engine.ensure_image(settings)
         async with AsyncExitStack() as undo:
-            started = await engine.start(settings, name)
+            started = await engine.start(settings, name, identity=identity)
             undo.push_async_callback(_remove, engine, started.container)
             client = AgentClient(started.stream)
             undo.push_async_callback(client.close)
@@ -123,6 +155,115 @@ class SandboxCore(TerminalOperations, PortOperations, PatchOperations, SnapshotO
                 raise SandboxStartFailed(str(settings.image), step, reason) from None
             undo.pop_all()
             return core
+
+    @classmethod
+    async def resume(
+        cls,
+        engine: Engine,
+        state: SessionState,
+        *,
+        store: Path | None = None,
+        environment: Mapping[str, str] | None = None,
+        journal: Journal | None = None,
+    ) -> Self:
+        """Go on with a session: in its container if that is still there, else in a new one, from the last snapshot.
+
+        What runs in the container runs on. store: as state() had it. environment: variables, for those whose values are
+        secret and so not in the state.
+        Raises SessionInUse, NotOurs, AgentVersionMismatch, SessionGone, InvalidState; and what create() raises.
+        """
+        settings = state.restored_settings(environment)
+        coming = _Coming(journal, settings, state.name)
+        arguments = {"container": state.container, "snapshot": bool(state.snapshot)}
+        core = await told(coming, "resume", arguments, lambda: cls._resume(engine, state, settings, store))
+        core.journal = journal
+        return core
+
+    @classmethod
+    async def _resume(cls, engine: Engine, state: SessionState, settings: SandboxSettings, store: Path | None) -> Self:
+        if (await engine.describe()).id != state.engine:
+            raise NotOurs(state.name, "it was made on another engine")
+        loop = asyncio.get_running_loop()
+        patience = loop.time() + RELEASE_BOUND
+        kept = KeptSandbox(state.container, state.name, str(settings.image), state.identity)
+        while state.identity and (started := await engine.rejoin(kept)) is not None:
+            try:
+                core = await cls._rejoined(engine, settings, started)
+            except SessionInUse:
+                if loop.time() > patience:
+                    raise
+                await asyncio.sleep(RELEASE_POLL)
+                continue
+            core.kept_identity = state.identity
+            return core
+        archive = await in_thread(lambda: _stored(store, state.snapshot)) if state.snapshot else None
+        if archive is None:
+            raise SessionGone(state.name, state.snapshot)
+        async with AsyncExitStack() as undo:
+            core = await cls.create(engine, settings, keep=bool(state.identity))
+            undo.push_async_callback(core.close)
+            await core.restore(Snapshot("resumed", archive))
+            undo.pop_all()
+        return core
+
+    @classmethod
+    async def _rejoined(cls, engine: Engine, settings: SandboxSettings, started: Started) -> Self:
+        """Speak to a kept container's agent. A failure leaves the container as it is."""
+        name = started.container.name
+        client = AgentClient(started.stream)
+        async with AsyncExitStack() as undo:
+            undo.push_async_callback(client.close)
+            core = cls(engine, settings, started, client)
+            try:
+                async with asyncio.timeout(HELLO_BOUND):
+                    await client.start()
+            except ConnectionLost as lost:
+                if client.other_version is not None:
+                    raise AgentVersionMismatch(name, client.other_version, VERSION) from None
+                if IN_USE in started.stream.evidence():
+                    raise SessionInUse(name) from None
+                reason = await core._post_mortem(lost.reason)
+                raise SandboxStartFailed(
+                    str(settings.image), "joining it again", reason, started.stream.evidence()
+                ) from None
+            except TimeoutError:
+                reason = f"no answer within {HELLO_BOUND:g} s"
+                raise SandboxStartFailed(str(settings.image), "joining it again", reason) from None
+            undo.pop_all()
+        return core
+
+    async def state(self, *, snapshot: bool = True, store: Path | None = None) -> SessionState:
+        """Return what another process needs to resume this session.
+
+        snapshot: take one, and keep it in the store, for when the container is gone. store: folder for that, by default
+        the user's own. It has no values of variables whose names the setting `secrets` matches.
+        """
+        archive = (await self.snapshot("state")).archive if snapshot else None
+        key = await in_thread(lambda: _put(store, archive, self.name)) if archive is not None else ""
+        # One made from local files goes by its content: the files may be elsewhere, or others, by then.
+        image = self.settings.image if isinstance(self.settings.image, str) else self.container.image_digest
+        settings, hidden = written_settings(replace(self.settings, image=image))
+        return SessionState(
+            engine=(await self._engine.describe()).id,
+            container=self.container.id,
+            name=self.name,
+            identity=self.kept_identity,
+            image_digest=self.container.image_digest,
+            settings=settings,
+            hidden=hidden,
+            snapshot=key,
+        )
+
+    async def detach(self) -> None:
+        """Leave a kept sandbox as it is; what runs in it runs on. Only resume() brings it back.
+
+        Raises NotKept. Forks are closed: they are not kept.
+        """
+        if not self.kept_identity:
+            raise NotKept(self.name)
+        if self._closing is None:
+            self._closing = asyncio.create_task(self._leave(), name=f"detach {self.name}")
+        await asyncio.shield(self._closing)
 
     async def close(self) -> None:
         """End everything in the sandbox and the container with it. Idempotent, and safe to call twice at once."""
@@ -181,14 +322,17 @@ class SandboxCore(TerminalOperations, PortOperations, PatchOperations, SnapshotO
     ) -> None:
         await self.close()
 
-    async def _close(self) -> None:
+    async def _leave(self) -> None:
         try:
             await self.end_lease()
         finally:
-            try:
-                await self._client.close()
-            finally:
-                await self._engine.remove(self.container)
+            await self._client.close()
+
+    async def _close(self) -> None:
+        try:
+            await self._leave()
+        finally:
+            await self._engine.remove(self.container)
 
     async def _make_workspace(self) -> None:
         workspace = to_wire(self.settings.workspace)
@@ -200,6 +344,24 @@ class SandboxCore(TerminalOperations, PortOperations, PatchOperations, SnapshotO
             owned = BodyWriter().str(b"").str(workspace).str(to_wire(self.default_user)).u8(1)
             async with self._client.channel(Kind.CHOWN, owned.bytes()) as channel:
                 await channel.result()
+
+
+def _put(folder: Path | None, archive: Archive, name: str) -> str:
+    """Keep an archive under a key that nobody else has. Nothing is kept, and that is said, if it can't be."""
+    key = secrets.token_hex(32)
+    store = Store(folder or default_folder(), logger.warning)
+    store.obtain(key, f"the state of {name}", lambda: Kept(archive))
+    return key if store.last_used(key) else ""
+
+
+def _stored(folder: Path | None, key: str) -> Archive | None:
+    def missing() -> Kept:
+        raise LookupError(key)
+
+    try:
+        return Store(folder or default_folder(), logger.warning).obtain(key, "a session's state", missing).archive
+    except LookupError:
+        return None
 
 
 async def _remove(engine: Engine, container: Container) -> None:

@@ -27,6 +27,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Timer
 
+import platformdirs
+
 from ..configuration import RunSettings
 from ..errors import ArchiveError
 from .archive import Archive
@@ -40,6 +42,11 @@ DEFAULTS = RunSettings()
 PATIENCE = 1.0  # seconds of waiting before it is said what for
 
 _SHA256 = re.compile(r"([0-9a-f]{64})?")
+
+
+def default_folder() -> Path:
+    """Return where archives are kept unless somebody says otherwise."""
+    return platformdirs.user_cache_path("pytest-sandbox", appauthor=False) / "store"
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,7 @@ from ..errors import (
     EngineTimeout,
     ImageNotAvailable,
     LimitNotAvailable,
+    NotOurs,
     SandboxError,
 )
 from ..models import (
@@ -52,6 +53,7 @@ from ..models import (
     ChangeKind,
     Container,
     EngineDescription,
+    KeptSandbox,
     PullPolicy,
     RootChange,
     SandboxSettings,
@@ -78,6 +80,7 @@ SIMULTANEOUS_CALLS = 8  # more of them only queue up inside the engine
 LABEL_RUN = "pytest-sandbox.run"
 LABEL_HOST = "pytest-sandbox.host"
 LABEL_VERSION = "pytest-sandbox.version"
+LABEL_KEPT = "pytest-sandbox.kept"  # its value is the identity
 LABEL_AGENT = "pytest-sandbox.agent"
 
 AGENT_DIRECTORY = "/.pytest-sandbox"
@@ -172,11 +175,11 @@ class DockerEngine:
         policy = settings.pull
         return await self._in_thread(lambda: self._local.ensure(image, policy), "build", str(image), MAKE_SECONDS)
 
-    async def start(self, settings: SandboxSettings, name: str) -> Started:
+    async def start(self, settings: SandboxSettings, name: str, *, identity: str = "") -> Started:
         self._sweep_once()
         given_up = threading.Event()
         async with self._calls:
-            thread = in_thread(lambda: self._start(settings, name, given_up))
+            thread = in_thread(lambda: self._start(settings, name, identity, given_up))
             timeout = EngineTimeout(self._description.endpoint, "start", START_SECONDS, name)
             try:
                 attached = await _bounded(asyncio.shield(thread), timeout, START_SECONDS)
@@ -260,31 +263,30 @@ class DockerEngine:
 
     # --- start ----------------------------------------------------------------------------------------------------
 
-    def _start(self, settings: SandboxSettings, name: str, given_up: threading.Event) -> _Attached:
+    def _start(self, settings: SandboxSettings, name: str, identity: str, given_up: threading.Event) -> _Attached:
         """Create, attach, start. Whoever sets `given_up` is spared the rest, and nothing stays behind."""
         image = self._inspected(settings)
         agent = agent_binary(self._description.architecture)
         volume = self._agent_volume(agent, image["Id"])
-        run = current_run()
         with ExitStack() as undo:
             # Before it is asked for: a create whose answer is lost has made a container all the same.
             undo.callback(self._remove_quietly, name)
             try:
-                identity = self._created(settings, name, volume, run)
+                container = self._created(settings, name, volume, _labels(current_run(), identity))
             except EngineRequestFailed as error:
                 if _status(error.__cause__) == 409:
                     undo.pop_all()  # the name is taken: that container is not ours to remove
                 raise
             _check(given_up)
-            transport = self._attached(identity, name)
+            transport = self._attached(container, name)
             undo.callback(transport.close)
             _check(given_up)
             with self._call("start", name):
-                self._api.start(identity)
+                self._api.start(container)
             _check(given_up)
             undo.pop_all()
         user = (image["Config"] or {}).get("User") or ""
-        return _Attached(Container(identity, name, str(settings.image), image["Id"], user), transport)
+        return _Attached(Container(container, name, str(settings.image), image["Id"], user), transport)
 
     async def _undo(self, thread: asyncio.Future[_Attached]) -> None:
         """Wait for a start that nobody wants any more, and take back what it made."""
@@ -294,7 +296,7 @@ class DockerEngine:
             attached.transport.close()
             await in_thread(lambda: self._remove_quietly(attached.container.name))
 
-    def _created(self, settings: SandboxSettings, name: str, volume: str, run: Run) -> str:
+    def _created(self, settings: SandboxSettings, name: str, volume: str, labels: dict[str, str]) -> str:
         """Create the container and return its id."""
         host = self._api.create_host_config(
             auto_remove=True,
@@ -322,13 +324,13 @@ class DockerEngine:
                     self._name(settings),
                     name=name,
                     entrypoint=[f"{AGENT_DIRECTORY}/{AGENT_NAME}"],
-                    command=[],
+                    command=["stay"] if LABEL_KEPT in labels else [],
                     user="0:0",
                     working_dir="/",
                     stdin_open=True,  # and not detached, which is what makes docker-py ask for StdinOnce
                     tty=False,
                     healthcheck={"test": ["NONE"]},  # the image's own would start a process in the sandbox now and then
-                    labels={LABEL_RUN: run.id, LABEL_HOST: run.host, LABEL_VERSION: _version()},
+                    labels=labels,
                     host_config=host,
                 )
             except docker.errors.ImageNotFound as error:
@@ -345,6 +347,44 @@ class DockerEngine:
         with self._call("attach", name):
             opened = self._api.attach_socket(identity, params={"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1})
         return _transport(opened)
+
+    # --- what is kept -----------------------------------------------------------------------------------------------
+
+    async def rejoin(self, kept: KeptSandbox) -> Started | None:
+        attached = await self._in_thread(lambda: self._rejoined(kept), "exec", kept.name)
+        return None if attached is None else Started(attached.container, attached.transport.stream())
+
+    async def kept(self) -> list[KeptSandbox]:
+        def kept() -> list[KeptSandbox]:
+            with self._call("list", "kept containers"):
+                found = self._api.containers(filters={"label": LABEL_KEPT})
+            return [
+                KeptSandbox(entry["Id"], entry["Names"][0].lstrip("/"), entry["Image"], entry["Labels"][LABEL_KEPT])
+                for entry in found
+            ]
+
+        return [each for each in await self._in_thread(kept, "list", "kept containers") if each.identity]
+
+    def _rejoined(self, kept: KeptSandbox) -> _Attached | None:
+        """Attach to a process that lends its streams to the agent: the container's own input is open only once."""
+        with self._call("inspect", kept.name):
+            try:
+                found = self._api.inspect_container(kept.id)
+            except docker.errors.NotFound:
+                return None
+        if (found["Config"]["Labels"] or {}).get(LABEL_KEPT) != kept.identity:
+            raise NotOurs(kept.name)
+        if not found["State"]["Running"]:
+            return None
+        with self._call("image inspect", kept.image):
+            image = self._api.inspect_image(found["Image"])  # type: ignore[no-untyped-call]
+        with self._call("exec", kept.name):
+            command = [f"{AGENT_DIRECTORY}/{AGENT_NAME}", "join", "1"]
+            process = self._api.exec_create(found["Id"], command, stdin=True, user="0:0", workdir="/")
+            opened = self._api.exec_start(process["Id"], socket=True)
+        user = (image["Config"] or {}).get("User") or ""
+        name = found["Name"].lstrip("/")
+        return _Attached(Container(found["Id"], name, kept.image, found["Image"], user), _transport(opened))
 
     # --- the agent's volume ---------------------------------------------------------------------------------------
 
@@ -393,7 +433,7 @@ class DockerEngine:
                     image,
                     name=name,
                     entrypoint=["/"],  # never started; the engine wants something here
-                    labels={LABEL_RUN: run.id, LABEL_HOST: run.host, LABEL_VERSION: _version()},
+                    labels=_labels(run),
                     host_config=self._api.create_host_config(mounts=[mount], network_mode="none"),
                 )
             # Another host of the same engine may have filled it and be starting containers from it right now.
@@ -473,7 +513,7 @@ class DockerEngine:
         # What is left out here the engine takes from the container, whose entrypoint is the agent and whose labels say
         # that it may be swept.
         config["Entrypoint"] = config.get("Entrypoint") or []
-        blank = dict.fromkeys((LABEL_RUN, LABEL_HOST, LABEL_VERSION), "")
+        blank = dict.fromkeys((LABEL_RUN, LABEL_HOST, LABEL_VERSION, LABEL_KEPT), "")
         config["Labels"] = {**(config.get("Labels") or {}), **blank, **labels}
         repository, _, tag = name.partition(":")
         api = self._connect(COMMIT_SECONDS)
@@ -598,6 +638,13 @@ class _GivenUp(SandboxError):
 _CHANGE_KINDS = (ChangeKind.MODIFIED, ChangeKind.ADDED, ChangeKind.REMOVED)  # the engine's numbers for them
 
 _fillings = itertools.count(1)  # two engines in one process may fill at once, and a container's name is only once
+
+
+def _labels(run: Run, identity: str = "") -> dict[str, str]:
+    """What a sweep goes by; one that is kept belongs to no run."""
+    if identity:
+        return {LABEL_KEPT: identity, LABEL_VERSION: _version()}
+    return {LABEL_RUN: run.id, LABEL_HOST: run.host, LABEL_VERSION: _version()}
 
 
 def _sized(disk: int | None) -> docker.types.DriverConfig | None:

@@ -54,15 +54,16 @@ class Borrowed:
         self._engine = engine
         self.describe, self.ensure_image, self.alive = engine.describe, engine.ensure_image, engine.alive
         self.post_mortem, self.remove, self.changes = engine.post_mortem, engine.remove, engine.changes
+        self.rejoin, self.kept = engine.rejoin, engine.kept
         self.commit, self.images, self.remove_image = engine.commit, engine.images, engine.remove_image
         self.remove_unused_images, self.progress = engine.remove_unused_images, engine.progress
         self.started: list[Container] = []
         self.refuse_after = 100
 
-    async def start(self, settings: SandboxSettings, name: str) -> Started:
+    async def start(self, settings: SandboxSettings, name: str, *, identity: str = "") -> Started:
         if len(self.started) >= self.refuse_after:
             raise EngineRequestFailed("start", name, "no more today")
-        started = await self._engine.start(settings, name)
+        started = await self._engine.start(settings, name, identity=identity)
         self.started.append(started.container)
         return started
 

@@ -19,8 +19,15 @@ from typing import IO
 
 from pytest_sandbox.agent.binaries import agent_binary
 from pytest_sandbox.engines.base import Started
-from pytest_sandbox.errors import EngineRequestFailed
-from pytest_sandbox.models import Container, EngineDescription, RootChange, SandboxSettings, StoredImage
+from pytest_sandbox.errors import EngineRequestFailed, NotOurs
+from pytest_sandbox.models import (
+    Container,
+    EngineDescription,
+    KeptSandbox,
+    RootChange,
+    SandboxSettings,
+    StoredImage,
+)
 
 EVIDENCE_BYTES = 4096
 READ_BYTES = 256 * 1024
@@ -77,6 +84,8 @@ class SubprocessEngine:
     agent: tuple[str, ...] = field(default_factory=lambda: (str(agent_path()),))
     environment: dict[str, str] = field(default_factory=lambda: dict(os.environ))
     names: dict[str, str] = field(default_factory=dict)  # of agents not yet removed, each with its container's id
+    identities: dict[str, str] = field(default_factory=dict)  # of those to be kept, by id
+    _joined: dict[str, list[tuple[Process, PipeStream]]] = field(default_factory=dict)
     _agents: dict[str, tuple[Process, PipeStream]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -90,18 +99,42 @@ class SubprocessEngine:
     async def ensure_image(self, settings: SandboxSettings) -> str:
         return "none"
 
-    async def start(self, settings: SandboxSettings, name: str) -> Started:
+    async def start(self, settings: SandboxSettings, name: str, *, identity: str = "") -> Started:
+        process, stream = await self._spawn(*(["stay"] if identity else []))
+        container = Container(str(process.pid), name, "none", "none", "")
+        self._agents[container.id] = process, stream
+        self.names[name] = container.id
+        if identity:
+            self.identities[container.id] = identity
+        return Started(container, stream)
+
+    async def rejoin(self, kept: KeptSandbox) -> Started | None:
+        if kept.id not in self._agents or self._agents[kept.id][0].returncode is not None:
+            return None
+        if self.identities.get(kept.id) != kept.identity:
+            raise NotOurs(kept.name)
+        process, stream = await self._spawn("join", kept.id)
+        self._joined.setdefault(kept.id, []).append((process, stream))
+        return Started(Container(kept.id, kept.name, "none", "none", ""), stream)
+
+    async def kept(self) -> list[KeptSandbox]:
+        names = {container: name for name, container in self.names.items()}
+        return [KeptSandbox(each, names[each], "none", identity) for each, identity in self.identities.items()]
+
+    async def _spawn(self, *arguments: str) -> tuple[Process, PipeStream]:
         with ExitStack() as undo:
             stderr = undo.enter_context(tempfile.TemporaryFile())
             process = await asyncio.create_subprocess_exec(
-                *self.agent, stdin=PIPE, stdout=PIPE, stderr=stderr, env=self.environment, limit=READ_BYTES * 4
+                *self.agent,
+                *arguments,
+                stdin=PIPE,
+                stdout=PIPE,
+                stderr=stderr,
+                env=self.environment,
+                limit=READ_BYTES * 4,
             )
             undo.pop_all()
-        container = Container(str(process.pid), name, "none", "none", "")
-        stream = PipeStream(process, stderr)
-        self._agents[container.id] = process, stream
-        self.names[name] = container.id
-        return Started(container, stream)
+        return process, PipeStream(process, stderr)
 
     async def alive(self, container: Container) -> bool:
         return container.id in self._agents and self._agents[container.id][0].returncode is None
@@ -121,6 +154,13 @@ class SubprocessEngine:
             return
         process, stream = self._agents.pop(container.id)
         stream.close()
+        if self.identities.pop(container.id, None):
+            _kill(process)  # it stays without a stream
+        for joined, lent in self._joined.pop(container.id, []):
+            lent.close()
+            _kill(joined)
+            await joined.wait()
+            lent.finish()
         try:
             async with asyncio.timeout(END_BOUND):
                 await process.wait()
@@ -145,3 +185,10 @@ class SubprocessEngine:
 
     async def close(self) -> None:
         pass
+
+
+def _kill(process: Process) -> None:
+    try:
+        process.kill()
+    except ProcessLookupError:
+        pass  # it has ended

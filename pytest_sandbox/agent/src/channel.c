@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #include "files.h"
+#include "join.h"
 #include "process.h"
 #include "terminal.h"
 #include "tree.h"
@@ -83,6 +84,9 @@ static struct {
     struct writer inbox, outbox;
     size_t outbox_at;
     bool greeted;
+    bool stay;             /* when the host has gone, wait for another one */
+    bool present, leaving; /* of the host: its streams are open; they are to be let go before the next event */
+    pid_t joined;          /* lends its streams, if they are not those that the agent began with */
     struct channel *channels;
     struct source standard_input, standard_output, signal_source;
     struct channel *sweep; /* the channel of a SWEEP under way */
@@ -118,8 +122,18 @@ static size_t frame_begin(enum frame_type type, uint32_t channel)
     return start;
 }
 
+static uint32_t little_endian(const uint8_t *b)
+{
+    return (uint32_t)b[0] | (uint32_t)b[1] << 8 | (uint32_t)b[2] << 16 | (uint32_t)b[3] << 24;
+}
+
 static void frame_end(size_t start)
 {
+    const uint8_t *header = agent.outbox.bytes + start;
+    if (header[4] != FRAME_HELLO && !little_endian(header + 5)) {
+        agent.outbox.used = start; /* of a channel whose host has gone */
+        return;
+    }
     uint32_t length = (uint32_t)(agent.outbox.used - start - 4);
     for (int i = 0; i < 4; i++)
         agent.outbox.bytes[start + (size_t)i] = (uint8_t)(length >> (8 * i));
@@ -151,6 +165,14 @@ static void send_eof(uint32_t channel, enum stream stream, uint64_t total)
 
 static size_t outbox_left(void) { return agent.outbox.used - agent.outbox_at; }
 
+static void host_gone(const char *why)
+{
+    if (!agent.stay)
+        give_up(EX_OSERR, why);
+    agent.leaving = true;
+    agent.outbox.used = agent.outbox_at = 0;
+}
+
 /* Write what the pipe takes, and wait for it to take more as long as more than `keep` is left. */
 static void flush_outbox(size_t keep)
 {
@@ -162,14 +184,18 @@ static void flush_outbox(size_t keep)
         }
         if (errno == EINTR)
             continue;
-        if (errno != EAGAIN)
-            give_up(EX_OSERR, "the host no longer reads");
+        if (errno != EAGAIN) {
+            host_gone("the host no longer reads");
+            break;
+        }
         if (outbox_left() <= keep)
             break;
         struct pollfd fds[2] = {{.fd = STDOUT_FILENO, .events = POLLOUT}, {.fd = STDIN_FILENO}};
         poll(fds, 2, -1);
-        if (fds[1].revents) /* a dead host's output may be held open by its engine, which does not read either */
-            give_up(EX_OSERR, "the host is gone");
+        if (fds[1].revents) { /* a dead host's output may be held open by its engine, which does not read either */
+            host_gone("the host is gone");
+            break;
+        }
     }
     if (!outbox_left()) {
         agent.outbox.used = agent.outbox_at = 0;
@@ -453,7 +479,7 @@ static void mark_pipes(struct channel *c)
 static struct channel *find_channel(uint32_t id)
 {
     for (struct channel *c = agent.channels; c; c = c->next)
-        if (c->id == id)
+        if (c->id == id && id)
             return c;
     return NULL;
 }
@@ -516,7 +542,7 @@ static bool begin_watch(void)
 
 static void forget_channel(struct channel *c)
 {
-    if (c->kind == KIND_WATCH) {
+    if (c->kind == KIND_WATCH && c->id) {
         agent.watch.ready = c->last_type == FRAME_RESULT;
         if (!agent.watch.ready)
             end_watch();
@@ -899,6 +925,8 @@ static size_t kill_strays(void)
 /* Whether nothing but the agent lives. As PID 1 the kernel itself can say so: kill(-1) reaches all but init. */
 static bool alone(void)
 {
+    if (getpid() == 1 && agent.joined)
+        return kill_all_but(1, agent.joined) == 0;
     if (getpid() == 1)
         return kill(-1, SIGKILL) < 0 && errno == ESRCH;
     return kill_strays() == 0;
@@ -976,7 +1004,9 @@ static void take_hello(struct reader *r)
     if (version != PROTOCOL_VERSION) {
         fcntl(STDOUT_FILENO, F_SETFL, fcntl(STDOUT_FILENO, F_GETFL) & ~O_NONBLOCK);
         flush_outbox(0);
-        give_up(EX_DATAERR, "the host speaks another version");
+        if (!agent.stay)
+            give_up(EX_DATAERR, "the host speaks another version");
+        agent.leaving = true;
     }
 }
 
@@ -1092,11 +1122,6 @@ static void take_frame(enum frame_type type, uint32_t id, struct reader *r)
         settle(c);
 }
 
-static uint32_t little_endian(const uint8_t *b)
-{
-    return (uint32_t)b[0] | (uint32_t)b[1] << 8 | (uint32_t)b[2] << 16 | (uint32_t)b[3] << 24;
-}
-
 /* Take the whole frames of the inbox; how many bytes they were. */
 static size_t take_frames(void)
 {
@@ -1134,12 +1159,88 @@ static bool read_host(void)
     return true;
 }
 
+/* --- hosts that come and go ---------------------------------------------------------------------------------------- */
+
+/* Its commands go on, with nobody to read or write; its other operations end. What is next said on a channel is the next host's. */
+static void leave_channel(struct channel *c)
+{
+    if (c->id && c->kind != KIND_EXEC && c->kind != KIND_TERMINAL)
+        terminate(c, NULL, 0); /* before its input ends */
+    c->id = c->index = 0;
+    c->discard = true;
+    drop_source(&c->input);
+    free(c->pending);
+    c->pending = NULL;
+    c->pending_at = c->pending_used = 0;
+    for (int i = 0; i < 2; i++)
+        want(&c->outputs[i].source, wanted_output(c, &c->outputs[i]));
+}
+
+static void leave_host(void)
+{
+    agent.leaving = agent.present = agent.greeted = false;
+    agent.inbox.used = agent.outbox.used = agent.outbox_at = 0;
+    struct source *streams[] = {&agent.standard_input, &agent.standard_output};
+    for (int fd = 0; fd < 2; fd++) {
+        if (registered(streams[fd]->role, streams[fd]->events))
+            epoll_ctl(agent.epoll, EPOLL_CTL_DEL, fd, NULL);
+        streams[fd]->fd = -1;
+        dup2(agent.null, fd); /* an open descriptor keeps the number from others */
+    }
+    if (agent.joined)
+        kill(agent.joined, SIGKILL);
+    agent.joined = 0;
+    struct channel *sweep = agent.sweep;
+    agent.sweep = NULL;
+    for (struct channel *c = agent.channels, *next; c; c = next) {
+        next = c->next;
+        leave_channel(c);
+        if (c == sweep)
+            forget_channel(c);
+        else
+            settle(c);
+    }
+    for (int i = 0; i < MAX_INDEXES; i++)
+        if (agent.indexes[i].id) {
+            close(agent.indexes[i].fd);
+            agent.indexes[i].id = 0;
+        }
+    end_watch();
+}
+
+static void begin_host(void)
+{
+    agent.present = true;
+    watch_source(&agent.standard_input, ROLE_STDIN, NULL, STDIN_FILENO, EPOLLIN);
+    watch_source(&agent.standard_output, ROLE_STDOUT, NULL, STDOUT_FILENO, 0);
+}
+
+static void take_join(pid_t pid, uid_t uid)
+{
+    if (!agent.stay || uid != getuid() || pid <= 0)
+        return;
+    if (agent.present) {
+        kill(pid, JOIN_REFUSED);
+        return;
+    }
+    if (!take_over(pid)) {
+        bool foreign = errno == EPERM;
+        dprintf(STDERR_FILENO, "agent: join: %s\n", strerror(errno));
+        if (!foreign)
+            kill(pid, SIGKILL); /* what it began can't be finished */
+        return;
+    }
+    agent.joined = pid;
+    begin_host();
+}
+
 /* --- the loop ------------------------------------------------------------------------------------------------------ */
 
 static void reap(void)
 {
-    struct signalfd_siginfo ignored;
-    (void)!read(agent.signals, &ignored, sizeof ignored);
+    struct signalfd_siginfo signal;
+    if (read(agent.signals, &signal, sizeof signal) == sizeof signal && signal.ssi_signo == JOIN_ASKED)
+        take_join((pid_t)signal.ssi_pid, signal.ssi_uid);
     /* Supervisors and workers end by themselves. One that was killed has left orphans; killing these brings up theirs. */
     for (int status; waitpid(-1, &status, WNOHANG) > 0;)
         agent.strays |= WIFSIGNALED(status);
@@ -1183,6 +1284,8 @@ static void prepare(void)
     sigset_t child;
     sigemptyset(&child);
     sigaddset(&child, SIGCHLD);
+    if (agent.stay)
+        sigaddset(&child, JOIN_ASKED);
     sigprocmask(SIG_BLOCK, &child, NULL);
     signal(SIGPIPE, SIG_IGN);
     if (getrlimit(RLIMIT_NOFILE, &agent.files) == 0) { /* each command takes up to five descriptors */
@@ -1199,13 +1302,13 @@ static void prepare(void)
     agent.null = open("/dev/null", O_RDONLY | O_CLOEXEC);
     if (agent.epoll < 0 || agent.signals < 0)
         give_up(EX_OSERR, "epoll_create1 or signalfd");
-    watch_source(&agent.standard_input, ROLE_STDIN, NULL, STDIN_FILENO, EPOLLIN);
-    watch_source(&agent.standard_output, ROLE_STDOUT, NULL, STDOUT_FILENO, 0);
+    begin_host();
     watch_source(&agent.signal_source, ROLE_SIGNALS, NULL, agent.signals, EPOLLIN);
 }
 
-int serve(void)
+int serve(bool stay)
 {
+    agent.stay = stay;
     prctl(PR_SET_CHILD_SUBREAPER, 1); /* where the agent is not PID 1, orphans still come to it */
     prepare();
     for (;;) {
@@ -1215,8 +1318,13 @@ int serve(void)
         int n = epoll_wait(agent.epoll, &event, 1, agent.sweep ? 2 : -1);
         if (n < 0 && errno != EINTR)
             give_up(EX_OSERR, "epoll_wait");
-        if (n == 1 && !dispatch(event.data.ptr, event.events))
-            return 0;
+        if (n == 1 && !dispatch(event.data.ptr, event.events)) {
+            if (!agent.stay)
+                return 0;
+            agent.leaving = true;
+        }
+        if (agent.leaving)
+            leave_host();
         if (agent.sweep)
             finish_sweep();
         flush_outbox(OUTBOX_HIGH);

@@ -11,6 +11,6 @@
 #include <sys/types.h>
 
 /* Take the host's bytes from descriptor 0 and serve until it ends: the process's exit status. */
-int serve(void);
+int serve(bool stay);
 
 #endif

@@ -138,6 +138,23 @@ static void search(pid_t of, bool below, struct pids *found)
 void children(pid_t of, struct pids *found) { search(of, false, found); }
 void descendants(pid_t of, struct pids *found) { search(of, true, found); }
 
+size_t kill_all_but(pid_t one, pid_t other)
+{
+    size_t count = 0;
+    DIR *proc = opendir("/proc");
+    for (struct dirent *entry; proc && (entry = readdir(proc));) {
+        char state;
+        pid_t parent, pid = atoi(entry->d_name);
+        if (pid <= 0 || pid == one || pid == other || !read_stat(entry->d_name, &parent, &state) || state == 'Z' || state == 'X')
+            continue;
+        kill(pid, SIGKILL);
+        count++;
+    }
+    if (proc)
+        closedir(proc);
+    return count;
+}
+
 size_t signal_descendants(int signal)
 {
     struct pids found = {0};
