@@ -48,6 +48,7 @@
         ├── LimitNotAvailable         the engine, or its storage, can't set it
         ├── UnknownKey
         ├── InvalidPort
+        ├── NameTaken                 another sandbox of the test has it in their network
         ├── PortTaken                 the port of the tests' machine that was asked for
         ├── WorkspaceRootProtected
         ├── NothingToCompareWith
@@ -816,6 +817,17 @@ class InvalidPort(UsageError, ValueError):
 
     def __str__(self) -> str:
         return f"{self.port!r} is no port; expected a whole number from 1 to 65535"
+
+
+class NameTaken(UsageError):
+    """Two sandboxes of one test were to have the same name in their network. sandbox: the one that has it."""
+
+    def __init__(self, name: str, sandbox: str) -> None:
+        self.name, self.sandbox = name, sandbox
+        super().__init__(name, sandbox)
+
+    def __str__(self) -> str:
+        return f"the name {self.name!r} is taken: sandbox {self.sandbox} has it; names are a test's own, in either case"
 
 
 class PortTaken(UsageError):

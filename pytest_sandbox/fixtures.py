@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,6 +18,7 @@ from .workers import close_keeper, keeper_of, pool_of
 
 if TYPE_CHECKING:
     from .baseline import Baseline, PreparedBaseline
+    from .core.network import PrivateNetwork
     from .core.pool import SandboxPool
     from .core.sandbox import SandboxCore
     from .core.snapshot import Snapshot
@@ -37,23 +39,38 @@ class SandboxFactory:
         baseline: PreparedBaseline,
         release: Callable[[SandboxCore], None],
         ended: ExitStack,
+        pool: SandboxPool,
     ) -> None:
         self._settings = settings
         self._baseline = baseline
         self._release = release
         self._ended = ended
+        self._pool = pool
 
-    def __call__(self, *, from_: Snapshot | None = None, **overrides: object) -> Sandbox:
-        """Return a sandbox; the keywords are those of the marker, and win over it. Raises InvalidSetting.
+    def __call__(self, *, from_: Snapshot | None = None, name: str | None = None, **overrides: object) -> Sandbox:
+        """Return a sandbox; the keywords are those of the marker, and win over it. Raises InvalidSetting, NameTaken.
 
-        from_: a snapshot to begin with instead of the baseline, of whichever sandbox.
+        from_: a snapshot to begin with instead of the baseline, of whichever sandbox. name: the sandboxes that have
+        one are in a network of their own, in which they reach each other by it.
         """
         from .faces import Sandbox
+        from .loop import run
 
         settings = settings_table.overridden(self._settings, overrides, "sandbox_factory")
+        network = None if name is None else self._network  # made now, to end after those in it
         core = self._baseline.lease(settings, instead=from_)
         self._ended.callback(self._release, core)
+        if network is not None and name is not None:
+            run(network.join(core, name))
         return Sandbox(core)
+
+    @cached_property
+    def _network(self) -> PrivateNetwork:
+        from .loop import run
+
+        network = run(self._pool.network())
+        self._ended.callback(lambda: run(network.close()))
+        return network
 
 
 @contextmanager
@@ -70,7 +87,7 @@ def _factory(
 
     with ExitStack() as ended:
         marked = settings_table.marked(settings, request.node)
-        yield SandboxFactory(marked, baseline or PreparedBaseline(None, pool), release, ended)
+        yield SandboxFactory(marked, baseline or PreparedBaseline(None, pool), release, ended, pool)
 
 
 @pytest.fixture(scope="session")

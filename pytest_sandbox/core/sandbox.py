@@ -33,6 +33,7 @@ from ..errors import (
 from ..models import Container, KeptSandbox, SandboxSettings
 from .archive import Archive
 from .events import Journal, told
+from .network import PrivateNetwork
 from .outside import OutsideOperations
 from .patching import PatchOperations
 from .ports import PortOperations
@@ -95,6 +96,11 @@ class SandboxCore(TerminalOperations, PortOperations, PatchOperations, SnapshotO
 
     home: Home | None = None
     kept_identity = ""  # of one that outlives this process
+
+    @cached_property
+    def networks(self) -> list[PrivateNetwork]:
+        """Those it has joined."""
+        return []
 
     @cached_property
     def _forks(self) -> list[SandboxCore]:
@@ -296,11 +302,12 @@ class SandboxCore(TerminalOperations, PortOperations, PatchOperations, SnapshotO
         return fork
 
     async def end_lease(self) -> None:
-        """End what belongs to whoever has the sandbox now: endpoints, and forks as end_forks() does."""
-        try:
-            await self.close_ports()
-        finally:
-            await self.end_forks()
+        """End what belongs to whoever has the sandbox now: endpoints, networks, and forks as end_forks() does."""
+        async with AsyncExitStack() as ends:
+            ends.push_async_callback(self.end_forks)
+            while self.networks:
+                ends.push_async_callback(self.networks.pop().leave, self)
+            ends.push_async_callback(self.close_ports)
 
     async def end_forks(self) -> None:
         """Give back or close what was forked from here. All are tried; the first error is raised."""

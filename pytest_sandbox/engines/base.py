@@ -137,6 +137,24 @@ class Engine(Protocol):
         """Remove images made from local files that this host has not used for so long, and that no container needs."""
         ...
 
+    async def create_network(self, name: str) -> None:
+        """Make a network that leads nowhere but to those in it. Removed with the sandboxes if this process is killed,
+        at the latest by the next run.
+        """
+        ...
+
+    async def connect(self, container: Container, network: str, name: str) -> None:
+        """Let a running container into a network, where the others reach it by a name."""
+        ...
+
+    async def disconnect(self, container: Container, network: str) -> None:
+        """Take a container out of a network. Out of it or gone already is success."""
+        ...
+
+    async def remove_network(self, name: str) -> None:
+        """Remove a network, whoever is in it. Gone already is success."""
+        ...
+
     async def close(self) -> None:
         """Let go of connections. Containers stay as they are."""
         ...

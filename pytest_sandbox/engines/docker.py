@@ -86,6 +86,8 @@ LABEL_AGENT = "pytest-sandbox.agent"
 AGENT_DIRECTORY = "/.pytest-sandbox"
 AGENT_NAME = "agent"
 NO_QUOTA = ("storage-opt", "quota", "storage driver")  # in what engines say to a size of a root file system or a volume
+NO_NETWORK = "none"  # the engine's network for those that have none
+NO_ADDRESS = "com.docker.network.bridge.inhibit_ipv4"
 SSH_RECEIVE_BYTES = 64 * 1024
 
 IMAGE_ARCHITECTURES = {ours: theirs for theirs, ours in ALIASES.items()}
@@ -236,8 +238,20 @@ class DockerEngine:
     async def remove_unused_images(self, seconds: float) -> None:
         await self._in_thread(lambda: self._local.remove_unused(seconds), "image remove", "unused images")
 
+    async def create_network(self, name: str) -> None:
+        await self._in_thread(lambda: self._create_network(name), "network create", name)
+
+    async def connect(self, container: Container, network: str, name: str) -> None:
+        await self._in_thread(lambda: self._connect_to(container, network, name), "network connect", container.name)
+
+    async def disconnect(self, container: Container, network: str) -> None:
+        await self._in_thread(lambda: self._disconnect(container.id, network), "network disconnect", container.name)
+
+    async def remove_network(self, name: str) -> None:
+        await self._in_thread(lambda: self._remove_network(name), "network remove", name)
+
     async def sweep(self) -> None:
-        """Remove the containers that killed runs of this host left on the engine. A live run's are never touched."""
+        """Remove what killed runs of this host left on the engine: containers, networks. Never a live run's."""
         await self._in_thread(self._sweep, "sweep", "containers of killed runs")
 
     async def close(self) -> None:
@@ -601,6 +615,46 @@ class DockerEngine:
         facts = ["killed for memory"] if state.get("OOMKilled") else []
         return "; ".join([*facts, f"{state['Status']}, exit code {state['ExitCode']}"])
 
+    # --- networks -------------------------------------------------------------------------------------------------
+
+    def _create_network(self, name: str) -> None:
+        run = current_run()
+        with self._call("network create", name):
+            self._api.create_network(
+                name,
+                driver="bridge",
+                internal=True,
+                options={NO_ADDRESS: "true"},  # else the engine's machine, and all that listens there, is reached
+                labels={LABEL_RUN: run.id, LABEL_HOST: run.host, LABEL_VERSION: _version()},
+            )
+
+    def _connect_to(self, container: Container, network: str, name: str) -> None:
+        with self._call("network connect", container.name):
+            networks = self._api.inspect_container(container.id)["NetworkSettings"]["Networks"]
+            if NO_NETWORK in networks:  # with which the engine allows no other
+                self._api.disconnect_container_from_network(container.id, NO_NETWORK)
+            self._api.connect_container_to_network(container.id, network, aliases=[name])
+
+    def _disconnect(self, container: str, network: str) -> None:
+        with self._call("network disconnect", container):
+            try:
+                self._api.disconnect_container_from_network(container, network, force=True)
+            except docker.errors.NotFound:
+                pass  # one of them is gone
+            except docker.errors.APIError as error:
+                if "is not connected" not in str(error.explanation):
+                    raise
+
+    def _remove_network(self, name: str) -> None:
+        with self._call("network remove", name):
+            try:
+                inside = self._api.inspect_network(name)["Containers"] or {}
+                for container in inside:
+                    self._disconnect(container, name)
+                self._api.remove_network(name)
+            except docker.errors.NotFound:
+                pass  # gone is what we wanted
+
     # --- what killed runs left ------------------------------------------------------------------------------------
 
     def _sweep_once(self) -> None:
@@ -624,6 +678,12 @@ class DockerEngine:
             if run.is_dead(owner):
                 logger.debug("sweep.container name=%s run=%s", name, owner)
                 self._remove(identity, name)
+        with self._call("list", "networks of this host"):
+            networks = self._api.networks(filters={"label": f"{LABEL_HOST}={run.host}"})
+        for network in networks:
+            if run.is_dead(network["Labels"][LABEL_RUN]):
+                logger.debug("sweep.network name=%s", network["Name"])
+                self._remove_network(network["Id"])
         for dead in run.dead():
             run.forget(dead)
 

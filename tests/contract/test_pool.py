@@ -57,6 +57,8 @@ class Borrowed:
         self.rejoin, self.kept = engine.rejoin, engine.kept
         self.commit, self.images, self.remove_image = engine.commit, engine.images, engine.remove_image
         self.remove_unused_images, self.progress = engine.remove_unused_images, engine.progress
+        self.create_network, self.remove_network = engine.create_network, engine.remove_network
+        self.connect, self.disconnect = engine.connect, engine.disconnect
         self.started: list[Container] = []
         self.refuse_after = 100
 

@@ -183,6 +183,18 @@ class SubprocessEngine:
     async def remove_unused_images(self, seconds: float) -> None:
         pass
 
+    async def create_network(self, name: str) -> None:
+        raise EngineRequestFailed("network create", name, "there are no networks here")
+
+    async def connect(self, container: Container, network: str, name: str) -> None:
+        raise EngineRequestFailed("network connect", container.name, "there are no networks here")
+
+    async def disconnect(self, container: Container, network: str) -> None:
+        pass
+
+    async def remove_network(self, name: str) -> None:
+        pass
+
     async def close(self) -> None:
         pass
 
