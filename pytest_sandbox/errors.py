@@ -38,7 +38,8 @@
     │   ├── NoSpaceOnHost
     │   └── AgentMissing
     ├── FileOperationError            an OSError too: errno, strerror, filename
-    │   └── FileMissing, FileForbidden, FileIsDirectory, FileNotDirectory, FileAlreadyExists, …
+    │   └── FileMissing, FileForbidden, FileIsDirectory, FileNotDirectory, FileAlreadyExists,
+    │       FileLinkLoop, FileSystemReadOnly, …
     ├── ArchiveError
     │   ├── DamagedArchive
     │   └── UnsafeArchive
@@ -666,6 +667,14 @@ class FileAlreadyExists(FileOperationError, FileExistsError):
     """EEXIST."""
 
 
+class FileLinkLoop(FileOperationError):
+    """ELOOP: symbolic links lead in a circle, or there are more than 40 on the way."""
+
+
+class FileSystemReadOnly(FileOperationError):
+    """EROFS: nobody can write there, whatever the rights."""
+
+
 class NoSpaceInSandbox(FileOperationError):
     """ENOSPC or EDQUOT: a limit, not a fault of the command."""
 
@@ -679,6 +688,8 @@ _BY_ERRNO: dict[int, type[FileOperationError]] = {
     errno_module.EISDIR: FileIsDirectory,
     errno_module.ENOTDIR: FileNotDirectory,
     errno_module.EEXIST: FileAlreadyExists,
+    errno_module.ELOOP: FileLinkLoop,
+    errno_module.EROFS: FileSystemReadOnly,
     errno_module.ENOSPC: NoSpaceInSandbox,
     errno_module.EDQUOT: NoSpaceInSandbox,
 }

@@ -18,9 +18,9 @@ from typing import BinaryIO, TypeAlias, cast
 
 from ..agent.wire import UNLIMITED, BodyReader, BodyWriter, Kind, from_wire, to_wire
 from ..errors import (
+    FileLinkLoop,
     FileMissing,
     FileNotDirectory,
-    FileOperationError,
     LimitExceeded,
     ProtocolError,
     UnsafeArchive,
@@ -45,7 +45,7 @@ KEEP_MODE = -1
 MAX_WHOLE = 1024 * MEBIBYTE  # bytes that read_bytes() holds at most: /dev/zero has no end
 MAX_ENTRY = 64 * 1024  # bytes of one entry: a path and a target of 4096 bytes each, and much to spare
 MAX_LISTED = 1_000_000  # entries that list_dir() holds at most
-LINUX_EINVAL, LINUX_ELOOP = 22, 40  # the agent's numbers, whatever this host's are
+LINUX_EINVAL = 22  # the agent's number, whatever this host's is
 _NUMBERS = Struct("<BIIIIQQq")  # what an entry begins with; in one go, as a tree has ten thousand of them
 _KINDS = {ord(kind.value): kind for kind in FileKind}
 
@@ -420,12 +420,8 @@ class FileOperations(SessionBase):
     async def _kind(self, path: SandboxPath, user: str | int | None) -> FileKind | None:
         try:
             return (await self.stat(path, user=user)).kind
-        except (FileMissing, FileNotDirectory):
+        except (FileMissing, FileNotDirectory, FileLinkLoop):  # as pathlib has it
             return None
-        except FileOperationError as error:
-            if error.errno == LINUX_ELOOP:  # as pathlib has it
-                return None
-            raise
 
     def _refuse_root(self, operation: str, path: SandboxPath) -> None:
         """Decide by the text alone, for a clear message; the agent decides again by what the path leads to."""

@@ -17,6 +17,7 @@ from pytest_sandbox.errors import (
     FileAlreadyExists,
     FileForbidden,
     FileIsDirectory,
+    FileLinkLoop,
     FileMissing,
     FileNotDirectory,
     FileOperationError,
@@ -312,6 +313,18 @@ def test_owners_have_the_names_of_the_sandbox_s_passwd(sandbox: Sandbox) -> None
     found = sandbox.stat("/")
 
     assert (found.owner, found.group) == ("root", "root")
+
+
+def test_a_loop_of_links_is_an_error_of_its_own(sandbox: Sandbox) -> None:
+    sandbox.symlink("loop", "loop")
+
+    for operation in (sandbox.read_bytes, sandbox.stat, sandbox.list_dir):
+        with pytest.raises(FileLinkLoop):
+            operation("loop")
+    with pytest.raises(FileLinkLoop):
+        sandbox.write_text("loop", "")
+    with pytest.raises(FileLinkLoop):
+        sandbox.mkdir("loop/d")
 
 
 def test_exists_follows_links_and_takes_a_loop_for_nothing(sandbox: Sandbox) -> None:

@@ -16,7 +16,7 @@ import pytest
 
 from pytest_sandbox import Archive, Changes, Sandbox, SandboxSettings
 from pytest_sandbox.core.archive import Entry
-from pytest_sandbox.errors import FileMissing, NoSpaceInSandbox
+from pytest_sandbox.errors import FileMissing, FileSystemReadOnly, NoSpaceInSandbox
 from tests.support.subprocess_engine import SubprocessEngine, agent_path
 
 MEMORY = 64 * 1024  # KiB that the agent and its workers may have, each
@@ -202,3 +202,16 @@ def test_a_hundred_thousand_files_take_no_more_than_64_mib(tmp_path: Path, works
         sandbox.hydrate(other)
 
         assert not (touched / "added").exists()
+
+
+def test_a_read_only_file_system_is_an_error_of_its_own(mounting: Sandbox) -> None:
+    mounting.exec("mkdir ro; mount -t tmpfs -o ro none ro", check=True)
+
+    with pytest.raises(FileSystemReadOnly):
+        mounting.write_text("ro/f", "")
+    with pytest.raises(FileSystemReadOnly):
+        mounting.mkdir("ro/d")
+    with pytest.raises(FileSystemReadOnly):
+        mounting.chmod("ro", 0o700)
+    with pytest.raises(FileSystemReadOnly):
+        mounting.unpack(Archive.build([Entry("f", content=b"")]), "ro")
