@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import calendar
+import errno
 import io
 import lzma
 import stat
@@ -98,9 +99,10 @@ def _errors() -> Iterator[None]:
     ) as error:  # fmt: skip
         raise DamagedArchive(f"it can't be read as a zip archive: {error}") from None
     except OSError as error:
-        if error.errno is not None:
+        # bz2 has no error of its own, and none with a number; a position before the beginning is EINVAL.
+        if error.errno not in (None, errno.EINVAL):
             raise
-        raise DamagedArchive(f"it can't be read as a zip archive: {error}") from None  # bz2 has no error of its own
+        raise DamagedArchive(f"it can't be read as a zip archive: {error}") from None
 
 
 class _Guarded(io.BufferedReader):

@@ -149,6 +149,15 @@ def test_a_member_that_lies_about_its_size_is_damaged() -> None:
         Archive.read(bytes(raw))
 
 
+def test_a_place_before_the_beginning_is_damage() -> None:
+    raw = bytearray(zipped_of(("f", b"1", None)))
+    end = raw.index(b"PK\x05\x06")
+    struct.pack_into("<I", raw, end + 16, end)  # the list of members begins later than it does: all else lies before 0
+
+    with pytest.raises(DamagedArchive):
+        Archive.read(bytes(raw))
+
+
 def test_a_wrong_checksum_is_damage() -> None:
     raw = bytearray(zipped_of(("f", b"12345", None), method=zipfile.ZIP_STORED))
     raw[raw.index(b"12345")] ^= 1
