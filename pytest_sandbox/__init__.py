@@ -51,6 +51,10 @@ if TYPE_CHECKING:
     from .faces import Terminal as Terminal
     from .fixtures import SandboxFactory as SandboxFactory
     from .image import Image as Image
+    from .manifest import Directory as Directory
+    from .manifest import File as File
+    from .manifest import Repository as Repository
+    from .manifest import Tree as Tree
     from .models import EOF as EOF
     from .models import Collected as Collected
     from .models import Endpoint as Endpoint
@@ -106,6 +110,7 @@ _HOME = {
     ".faces": ("Process", "Sandbox", "Terminal"),
     ".fixtures": ("SandboxFactory",),
     ".image": ("Image",),
+    ".manifest": ("Directory", "File", "Repository", "Tree"),
     ".models": (
         "EOF",
         "Collected",

@@ -12,6 +12,7 @@ from .errors import InfrastructureError, UsageError
 from .faces import Sandbox
 from .keeping import IMAGE_LABEL, IMAGE_NAME, Made
 from .loop import run
+from .manifest import Entry, check_sources, entries
 from .models import Isolation, PullPolicy
 from .settings import overridden
 
@@ -29,8 +30,8 @@ if TYPE_CHECKING:
 class Baseline:
     """What to put into the workspace before a module's first test, in this order: trees, files, commands, prepare.
 
-    trees: path in the sandbox → local file or directory, copied with modes and links.
-    files: path in the sandbox → content, text as UTF-8; a pair (content, mode) also sets the mode.
+    trees: path in the sandbox → local file or directory, copied with modes and links; or a Tree, Repository, Directory.
+    files: path in the sandbox → content, text as UTF-8; a pair (content, mode) also sets the mode; or a File.
     commands: run one after another as exec() takes them; one that fails, fails every test that needs this baseline.
     prepare: called last, with the sandbox, for what these three can't say.
 
@@ -45,21 +46,26 @@ class Baseline:
     network, say. That sandbox is made for the purpose; what is done outside of its workspace is lost, without system.
     """
 
-    files: Mapping[str, str | bytes | tuple[str | bytes, int]] = field(default_factory=dict)
-    trees: Mapping[str, Path] = field(default_factory=dict)
+    files: Mapping[str, str | bytes | tuple[str | bytes, int] | Entry] = field(default_factory=dict)
+    trees: Mapping[str, Path | Entry] = field(default_factory=dict)
     commands: Sequence[str | Sequence[str]] = ()
     prepare: Callable[[Sandbox], object] | None = None
     key: str = ""
     system: bool = False
     settings: Mapping[str, object] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        self.entries  # noqa: B018  # raises InvalidEntry here, where the traceback shows who wrote it
+
+    @property
+    def entries(self) -> dict[str, Entry]:
+        """What it puts into the workspace, in order."""
+        return entries(self.trees, self.files)
+
     def __call__(self, sandbox: Sandbox) -> None:
         """Make this state in a sandbox."""
-        for path, source in self.trees.items():
-            sandbox.upload(source, path)
-        for path, entry in self.files.items():
-            content, mode = entry if isinstance(entry, tuple) else (entry, None)
-            sandbox.write_bytes(path, content.encode() if isinstance(content, str) else content, mode=mode)
+        for path, entry in self.entries.items():
+            entry.place(sandbox, path)
         for command in self.commands:
             sandbox.exec(command, check=True)
         if self.prepare is not None:
@@ -136,6 +142,7 @@ class PreparedBaseline:
             return Failure(error, error.__traceback__)
 
     def _obtain(self, baseline: Baseline, settings: SandboxSettings) -> Made:
+        check_sources(baseline.entries)
         if self._keeper is not None and baseline.identified:
             return self._keeper.obtain(baseline, settings, self._name, lambda key: self._make(baseline, settings, key))
         if baseline.system:

@@ -49,6 +49,7 @@ class SandboxSettings:
     """What a sandbox is made from. Equal settings make interchangeable sandboxes.
 
     image: name, name@digest or id, or what to make one from. user: whom commands run as, empty for the image's own.
+    users: to be in its /etc/passwd, each `name`, `name:uid` or `name:uid:group,group`.
     environment: added to the image's. ephemeral: paths and patterns that snapshots leave out.
     memory: bytes. cpus: cores, fractions allowed. pids: processes and threads.
     disk: bytes of the root file system and of the workspace, each; None for what the engine's disk has.
@@ -66,6 +67,7 @@ class SandboxSettings:
     pull: PullPolicy = PullPolicy.MISSING
     workspace: PurePosixPath = PurePosixPath("/workspace")  # noqa: RUF009  # immutable
     user: str = ""
+    users: Sequence[str] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     network: str = ""
     memory: int = 2048 * MEBIBYTE
@@ -93,6 +95,7 @@ class SandboxSettings:
             self.pull,
             self.workspace,
             self.user,
+            tuple(self.users),
             self.network,
             self.memory,
             self.cpus,

@@ -29,6 +29,7 @@
     │   │   └── EngineRequestFailed
     │   ├── ImageNotAvailable
     │   │   └── ImageNotMade          it could not be built, loaded or imported from local files
+    │   ├── RepositoryNotAvailable    git could not fetch it
     │   ├── NoFreeSlot                as many containers as are allowed, and none went
     │   ├── SandboxStartFailed
     │   ├── SandboxLost
@@ -46,6 +47,7 @@
     ├── PatchRejected                 it can't be read, or does not fit what is there; nothing was changed
     └── UsageError                    called wrongly
         ├── InvalidSetting
+        ├── InvalidEntry              of a Baseline
         ├── LimitNotAvailable         the engine, or its storage, can't set it
         ├── UnknownKey
         ├── InvalidPort
@@ -508,6 +510,17 @@ class ImageNotMade(ImageNotAvailable):
         )
 
 
+class RepositoryNotAvailable(InfrastructureError):
+    """A git repository, or what was asked for of it, could not be had. url: without credentials."""
+
+    def __init__(self, url: str, reason: str) -> None:
+        self.url, self.reason = url, reason
+        super().__init__(url, reason)
+
+    def __str__(self) -> str:
+        return f"git repository {self.url}: {self.reason}"
+
+
 class NoFreeSlot(InfrastructureError):
     """There are as many containers as there may be, and none of them went while this one was waited for.
 
@@ -802,6 +815,17 @@ class LimitNotAvailable(UsageError):
 
     def __str__(self) -> str:
         return f"no sandbox can have {self.limit}={self.bound} here: {self.reason}"
+
+
+class InvalidEntry(UsageError, ValueError):
+    """An entry of a Baseline can't be meant. path: of the entry."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        self.path, self.reason = path, reason
+        super().__init__(path, reason)
+
+    def __str__(self) -> str:
+        return f"Baseline entry {self.path!r}: {self.reason}"
 
 
 class UnknownKey(UsageError, ValueError):

@@ -9,18 +9,14 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import stat
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .agent.binaries import agent_binary
-from .core.archive import local_tree
 from .core.snapshot import Snapshot
 from .core.store import Kept, Store
-from .core.tar import canonical_stream
 from .errors import EngineError
 from .loop import run
 
@@ -168,29 +164,11 @@ class _Moved(Exception):
 def _parts(baseline: Baseline) -> dict[str, object]:
     """All that a baseline says, and the content of what it names. Raises OSError."""
     return {
-        "trees": [(path, _content(Path(source))) for path, source in baseline.trees.items()],
-        "files": [(path, _entry(entry)) for path, entry in baseline.files.items()],
+        "entries": [(path, entry.identity) for path, entry in baseline.entries.items()],
         "commands": [command if isinstance(command, str) else list(command) for command in baseline.commands],
         "key": baseline.key,
         "system": baseline.system,
     }
-
-
-def _entry(entry: str | bytes | tuple[str | bytes, int]) -> tuple[str, int | None]:
-    content, mode = entry if isinstance(entry, tuple) else (entry, None)
-    return _digest(content), mode
-
-
-def _content(path: Path) -> str:
-    """Return a hash of a local file or tree: names, contents, modes, links. No times: each checkout has its own."""
-    digest = hashlib.sha256()
-    if path.is_dir():
-        timeless = ((member._replace(mtime_ns=0), content) for member, content in local_tree(path))
-        for chunk in canonical_stream(timeless):
-            digest.update(chunk)
-        return f"tree {digest.hexdigest()}"
-    with path.open("rb") as file:
-        return f"file {stat.S_IMODE(path.stat().st_mode):o} {hashlib.file_digest(file, 'sha256').hexdigest()}"
 
 
 def _digest(content: str | bytes) -> str:

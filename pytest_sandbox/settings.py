@@ -187,6 +187,15 @@ def _variables(value: object) -> dict[str, str]:
     return variables
 
 
+def _users(value: object) -> tuple[str, ...]:
+    from .core.users import UserEntry
+
+    lines = _lines(value)
+    for line in lines:
+        UserEntry.parse(line)
+    return lines
+
+
 def one_of(choices: type[Enum]) -> Syntax:
     """The values of an enum, by name or as themselves."""
     names = [f"`{choice.value}`" for choice in choices]
@@ -199,6 +208,12 @@ IMAGE = Syntax(
     "of an image's archive",
 )
 USER = Syntax(_user, "a name, `uid`, `name:group` or `uid:gid`, or nothing for the image's own", str)
+USERS = Syntax(
+    _users,
+    "`name`, `name:uid` or `name:uid:group,group=gid` lines; without a number it is the first free one from 1000 on",
+    "\n".join,
+    lines=True,
+)
 NETWORK = Syntax(_network, "`none`, `bridge`, or the name of an engine's network", lambda name: name or "none")
 ABSOLUTE_PATH = Syntax(_absolute_path, "an absolute path other than `/`, without `..`")
 DIRECTORY = Syntax(_directory, "a path; a relative one starts at the run's root directory")
@@ -259,6 +274,7 @@ TABLE = (
     Setting("pull", one_of(PullPolicy), "When to pull the image."),
     Setting("workspace", ABSOLUTE_PATH, "Directory that is restored between tests, and the commands' own."),
     Setting("user", USER, "Whom commands run as."),
+    Setting("users", USERS, "Users that sandboxes have besides the image's, with a home directory and groups."),
     Setting("network", NETWORK, "Network of the sandbox; `none` leaves it the loopback interface only."),
     Setting("memory", MEMORY, "Memory of a sandbox, in which `/tmp` and `/var/tmp` count too."),
     Setting("cpus", NUMBER, "CPU cores of a sandbox; fractions are taken."),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
@@ -66,24 +66,40 @@ class Entry:
         return Member(name, kind, mode, self.uid, self.gid, self.mtime_ns, len(content), target), (content,)
 
 
-def local_tree(root: Path, *, uid: int = 0, gid: int = 0) -> Iterator[Item]:
+def local_tree(root: Path, *, uid: int = 0, gid: int = 0, ignore: Iterable[str] = ()) -> Iterator[Item]:
     """Yield what is in a local directory, in canonical order, without the directory itself.
 
     Permission bits, times and symbolic links are kept, owners are set. Hard links become separate files; sockets, FIFOs
     and devices are left out. A file is opened when its content is asked for.
+    ignore: what else to leave out, as lines of a .gitignore in the directory.
     """
-    return _local_members(root, b"", uid, gid)
+    ignored = _ignored(ignore)
+    return _local_members(root, b"", uid, gid, ignored)
 
 
-def _local_members(directory: Path, prefix: bytes, uid: int, gid: int) -> Iterator[Item]:
+def _ignored(patterns: Iterable[str]) -> Callable[[bytes, bool], bool]:
+    """Return what tells whether to leave out a path, given whether it is a directory."""
+    if not (lines := list(patterns)):
+        return lambda _path, _is_directory: False
+    import pathspec
+
+    spec = pathspec.GitIgnoreSpec.from_lines(lines)
+    return lambda path, is_directory: spec.match_file(os.fsdecode(path) + "/" * is_directory)
+
+
+def _local_members(
+    directory: Path, prefix: bytes, uid: int, gid: int, ignored: Callable[[bytes, bool], bool]
+) -> Iterator[Item]:
     with os.scandir(directory) as entries:
         found = sorted((os.fsencode(entry.name), entry) for entry in entries)
     for name, entry in found:
         status = entry.stat(follow_symlinks=False)
+        if ignored(prefix + name, stat.S_ISDIR(status.st_mode)):
+            continue
         member = Member(prefix + name, MemberKind.FILE, status.st_mode & 0o777, uid, gid, status.st_mtime_ns)
         if stat.S_ISDIR(status.st_mode):
             yield member._replace(kind=MemberKind.DIRECTORY), ()
-            yield from _local_members(Path(entry.path), member.name + b"/", uid, gid)
+            yield from _local_members(Path(entry.path), member.name + b"/", uid, gid, ignored)
         elif stat.S_ISLNK(status.st_mode):
             target = os.fsencode(os.readlink(entry.path))  # noqa: PTH115  # Path.readlink is not verbatim: `./x` is `x`
             yield member._replace(kind=MemberKind.SYMLINK, mode=0o777, link=target), ()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import stat as stat_module
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from contextlib import aclosing
 from fnmatch import translate
 from pathlib import Path, PurePosixPath
@@ -290,17 +290,20 @@ class FileOperations(SessionBase):
 
     # --- to and from this host ---
 
-    async def upload(self, local: Path, path: SandboxPath, *, owner: str | None = None) -> None:
+    async def upload(
+        self, local: Path, path: SandboxPath, *, owner: str | None = None, ignore: Sequence[str] = ()
+    ) -> None:
         """Copy a file or a directory of this host to a path in the sandbox, which will name the copy itself.
 
         Permission bits are kept; of a tree also times and symbolic links, which are not followed. A file replaces a
         file; a tree is merged into a directory that is there. owner: by default the session's user, with whose rights a
         file and the directory itself are made; what is in a tree is made with those of root.
+        ignore: what to leave out of a directory, as lines of a .gitignore in it.
         Raises OSError for the local side, FileOperationError for the other.
         """
         status = await in_thread(local.stat)
         if stat_module.S_ISDIR(status.st_mode):
-            await self._upload_tree(local, path, owner)
+            await self._upload_tree(local, path, owner, ignore)
         elif stat_module.S_ISREG(status.st_mode):
             with local.open("rb") as file:
                 await self.write_bytes(path, file, mode=status.st_mode & 0o777, owner=owner)
@@ -366,8 +369,11 @@ class FileOperations(SessionBase):
                 packed.append(chunk)
         return await in_thread(lambda: Archive.read(packed.open(), limits))
 
-    async def _upload_tree(self, local: Path, path: SandboxPath, owner: str | None) -> None:
-        await self._merge(path, owner, lambda uid, gid: canonical_stream(local_tree(local, uid=uid, gid=gid)))
+    async def _upload_tree(self, local: Path, path: SandboxPath, owner: str | None, ignore: Sequence[str]) -> None:
+        def stream(uid: int, gid: int) -> Iterator[bytes]:
+            return canonical_stream(local_tree(local, uid=uid, gid=gid, ignore=ignore))
+
+        await self._merge(path, owner, stream)
 
     async def _merge(self, path: SandboxPath, owner: str | None, stream: Callable[[int, int], Iterator[bytes]]) -> None:
         """Put what an archive has, made for the owner's uid and gid, into a directory."""

@@ -21,6 +21,7 @@ from ..agent.wire import VERSION, BodyWriter, Kind, to_wire
 from ..engines.base import Engine, Started
 from ..errors import (
     AgentVersionMismatch,
+    FileOperationError,
     InvalidSetting,
     NotKept,
     NotOurs,
@@ -42,6 +43,7 @@ from .sources import in_thread
 from .state import SessionState, written_settings
 from .store import Kept, Store, default_folder
 from .terminal import TerminalOperations
+from .users import UserEntry, UsersClash, with_users
 
 logger = logging.getLogger(__name__)
 
@@ -146,6 +148,9 @@ class SandboxCore(TerminalOperations, PortOperations, PatchOperations, SnapshotO
             try:
                 async with asyncio.timeout(HELLO_BOUND):
                     await client.start()
+                if settings.users:
+                    step = "making its users"
+                    await core._make_users()
                 step = f"making the workspace {settings.workspace}"
                 await core._make_workspace()
             except ConnectionLost as lost:
@@ -159,6 +164,8 @@ class SandboxCore(TerminalOperations, PortOperations, PatchOperations, SnapshotO
                     raise InvalidSetting("user", core.default_user, UNKNOWN_USER) from None
                 reason = f"{failure.operation} {failure.subject!r}: {os.strerror(failure.errno)}"
                 raise SandboxStartFailed(str(settings.image), step, reason) from None
+            except FileOperationError as error:
+                raise SandboxStartFailed(str(settings.image), step, str(error)) from None
             undo.pop_all()
             return core
 
@@ -340,6 +347,25 @@ class SandboxCore(TerminalOperations, PortOperations, PatchOperations, SnapshotO
             await self._leave()
         finally:
             await self._engine.remove(self.container)
+
+    async def _make_users(self) -> None:
+        """Enter the settings' users into the image's own files, and make their home directories."""
+        if not self.in_container:  # the files would be this machine's
+            raise InvalidSetting("users", ", ".join(self.settings.users), "an engine with containers")
+        users = [UserEntry.parse(user) for user in self.settings.users]
+        files = "/etc/passwd", "/etc/group"
+        before = [await self.read_text(file, user="") if await self.exists(file, user="") else "" for file in files]
+        try:
+            after = with_users(before[0], before[1], users)
+        except UsersClash as clash:
+            raise InvalidSetting("users", str(clash), "names and numbers that are free in the image") from None
+        for file, old, text in zip(files, before, after, strict=True):
+            if text != old:
+                await self.write_text(file, text, mode=0o644, user="")
+        for user in users:
+            if not await self.exists(user.home, user=""):
+                await self.mkdir(user.home, mode=0o700, parents=True, user="")
+                await self.chown(user.home, user.name)
 
     async def _make_workspace(self) -> None:
         workspace = to_wire(self.settings.workspace)

@@ -1,0 +1,112 @@
+"""Git repositories, cloned on this host: kept in the user's cache folder, one process at a time at each."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+
+import filelock
+import platformdirs
+
+from .errors import RepositoryNotAvailable
+
+GIT_SECONDS = 600  # for one command of git's
+
+_COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+_CREDENTIALS = re.compile(r"//[^/@\s]*@")
+
+
+@cache  # a branch that moves while a run is at it stays where it was
+def commit_of(url: str, ref: str) -> str:
+    """Return the commit that a ref names. Raises RepositoryNotAvailable."""
+    with _mirror(url) as mirror:
+        if _COMMIT.fullmatch(ref) and _resolved(url, ref, mirror) is not None:
+            return ref
+        head = "refs/pytest-sandbox/HEAD"
+        _git(url, "fetch", "--quiet", "--prune", "--", url, f"+HEAD:{head}", "+refs/*:refs/*", cwd=mirror)
+        commit = _resolved(url, head if ref == "HEAD" else ref, mirror)
+        if commit is None:
+            raise RepositoryNotAvailable(_shown(url), f"it has no branch, tag or commit {ref!r}")
+        return commit
+
+
+def _resolved(url: str, ref: str, mirror: Path) -> str | None:
+    options = ("--verify", "--quiet", "--end-of-options")
+    found = _git(url, "rev-parse", *options, f"{ref}^{{commit}}", cwd=mirror, check=False)
+    return found.strip() if found is not None else None
+
+
+@contextmanager
+def exported(url: str, ref: str, subpath: str) -> Iterator[Path]:
+    """Give a directory with the repository as it is at a ref, or one directory of it; it goes afterwards.
+
+    Raises RepositoryNotAvailable.
+    """
+    commit = commit_of(url, ref)
+    with tempfile.TemporaryDirectory(prefix="pytest-sandbox-") as folder:
+        checkout = Path(folder, "checkout")
+        with _mirror(url) as mirror:
+            _git(url, "clone", "--quiet", "--no-checkout", "--no-hardlinks", "--", str(mirror), str(checkout))
+            _git(url, "fetch", "--quiet", "origin", commit, cwd=checkout)
+        _git(url, "checkout", "--quiet", "--detach", commit, cwd=checkout)
+        _git(url, "remote", "set-url", "origin", _CREDENTIALS.sub("//", url), cwd=checkout)
+        chosen = checkout / subpath
+        if not chosen.resolve().is_relative_to(checkout.resolve()) or not chosen.is_dir():
+            raise RepositoryNotAvailable(_shown(url), f"at {ref} it has no directory {subpath!r}")
+        yield chosen
+
+
+@contextmanager
+def _mirror(url: str) -> Iterator[Path]:
+    """Give this host's copy of a repository, while nobody else changes it."""
+    folder = platformdirs.user_cache_path("pytest-sandbox", appauthor=False) / "repositories"
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    mirror = folder / f"{hashlib.sha256(url.encode()).hexdigest()[:32]}.git"
+    try:
+        with filelock.FileLock(f"{mirror}.lock", timeout=GIT_SECONDS):
+            if not (mirror / "HEAD").exists():
+                _git(url, "init", "--quiet", "--bare", str(mirror))
+                _git(url, "config", "uploadpack.allowAnySHA1InWant", "true", cwd=mirror)
+            yield mirror
+    except filelock.Timeout as error:
+        raise RepositoryNotAvailable(_shown(url), "another process is at it and does not end") from error
+
+
+def _git(url: str, *arguments: str, cwd: Path | None = None, check: bool = True) -> str | None:
+    """Run git and return what it writes; None if it fails and that may be. Raises RepositoryNotAvailable."""
+    # Of whoever runs the tests nothing matters but the credentials; and a question would wait for an answer for ever.
+    environment = {name: value for name, value in os.environ.items() if name not in ("GIT_DIR", "GIT_WORK_TREE")}
+    environment |= {"GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
+    try:
+        done = subprocess.run(
+            ["git", "-c", "safe.directory=*", *arguments],
+            cwd=cwd,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=GIT_SECONDS,
+            check=False,
+        )
+    except FileNotFoundError as error:
+        raise RepositoryNotAvailable(_shown(url), "this host has no git") from error
+    except subprocess.TimeoutExpired as error:
+        raise RepositoryNotAvailable(_shown(url), f"`git {arguments[0]}` took over {GIT_SECONDS} s") from error
+    if done.returncode == 0:
+        return done.stdout
+    if not check:
+        return None
+    lines = _CREDENTIALS.sub("//", done.stderr).strip().splitlines() or [f"exit code {done.returncode}"]
+    raise RepositoryNotAvailable(_shown(url), f"`git {arguments[0]}`: {lines[-1]}")
+
+
+def _shown(url: str) -> str:
+    return _CREDENTIALS.sub("//", url)
