@@ -151,7 +151,7 @@ def svg(screen: Screen) -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" {size}>',
         f"<title>{_xml(screen.title or 'terminal')}</title>",
         f'<rect width="100%" height="100%" rx="6" fill="{default}"/>',
-        f'<g fill="{_hex(FOREGROUND)}" font-family="{family}" font-size="{_SVG_FONT}" style="white-space:pre">',
+        f'<g fill="{_hex(FOREGROUND)}" font-family="{family}" font-size="{_SVG_FONT}" xml:space="preserve">',
         *shapes,
         "</g>",
         "</svg>",

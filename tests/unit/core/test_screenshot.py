@@ -60,6 +60,12 @@ def test_svg_holds_the_text() -> None:
     assert "".join(text.text or "" for text in texts(screen)).split() == ["one", "two", "größe"]
 
 
+def test_svg_keeps_blanks_in_viewers_that_know_no_css() -> None:
+    (group,) = ElementTree.fromstring(svg(screen_of("a  b"))).iter(f"{SVG}g")
+
+    assert group.get("{http://www.w3.org/XML/1998/namespace}space") == "preserve"
+
+
 def test_svg_gives_wide_characters_two_columns() -> None:
     narrow, wide, after = texts(screen_of("a漢b\x1b[K"))
 
