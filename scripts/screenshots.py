@@ -32,7 +32,7 @@ def greet(name: str, language: str = "en") -> str:
 
 
 def edit(sandbox: Sandbox) -> None:
-    """A file in nano, with its own colours for Python, and a question of its."""
+    """A file in nano, with its own colours for Python, as it asks whether to save."""
     sandbox.write_text("greet.py", GREET)
     command = ["nano", "--linenumbers", "--rcfile=/usr/share/nano/python.nanorc", "greet.py"]
     with sandbox.terminal(command, rows=ROWS, columns=COLUMNS, env={"LANG": "C.UTF-8"}) as nano:
@@ -51,12 +51,12 @@ def history(sandbox: Sandbox) -> None:
         """
         exec >&2; set -e
         git init -q -b main . && git config user.name Someone && git config user.email someone@example.org
-        commit() { git commit -q --allow-empty --date='2026-01-01T00:00:00Z' -m "$1"; }
+        commit() { git commit -q --allow-empty -m "$1"; }
         commit 'Greet in English' && git switch -q -c german && commit 'Greet in German' && commit 'Say it politely'
         git switch -q main && commit 'Test the greeting' && git merge -q --no-ff -m 'Merge branch german' german
         git tag v1 && commit 'Greet in Japanese: こんにちは'
         """,
-        env={"GIT_COMMITTER_DATE": "2026-01-01T00:00:00Z"},
+        env={"GIT_AUTHOR_DATE": "2026-01-01T00:00:00Z", "GIT_COMMITTER_DATE": "2026-01-01T00:00:00Z"},
         check=True,
     )
     environment = {"LANG": "C.UTF-8", "PS1": r"\[\e[32m\]\w\[\e[0m\]$ ", "HISTFILE": ""}
