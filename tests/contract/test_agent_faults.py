@@ -7,7 +7,6 @@ import select
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from pytest_sandbox.agent.wire import MAGIC, UNLIMITED, BodyWriter, FrameDecoder
 from pytest_sandbox.core.tar import BLOCK, Member, MemberKind, encode_header
 from pytest_sandbox.errors import FileForbidden, FileOperationError, NoSpaceInSandbox
 from pytest_sandbox.models import SandboxSettings
+from tests.support.folders import let_others_in
 from tests.support.subprocess_engine import SubprocessEngine, agent_path
 
 SECOND = 1_000_000_000
@@ -170,9 +170,7 @@ def test_persist_does_not_leave_out_what_it_can_not_read(tmp_path: Path) -> None
 
 @contextmanager
 def as_nobody(place: Path) -> Iterator[Sandbox]:
-    for directory in [place, *place.parents]:
-        if Path(tempfile.gettempdir()) in directory.parents:  # pytest's own, closed to other users
-            directory.chmod(0o755)
+    let_others_in(place)
     workspace = place / "workspace"
     workspace.mkdir()
     os.chown(workspace, 65534, 65534)

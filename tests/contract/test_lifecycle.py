@@ -20,6 +20,7 @@ from pytest_sandbox.errors import EngineError, InvalidSetting, SandboxClosed, Sa
 from pytest_sandbox.faces import Sandbox
 from pytest_sandbox.loop import run
 from pytest_sandbox.models import ExecResult, SandboxSettings
+from tests.support.folders import let_others_in
 from tests.support.subprocess_engine import SubprocessEngine
 
 Exists = Callable[[str], bool]
@@ -51,8 +52,7 @@ def test_a_sandbox_has_the_name_it_was_given(engine: Engine, settings: SandboxSe
 def test_the_workspace_belongs_to_the_user(engine: Engine, settings: SandboxSettings, tmp_path: Path) -> None:
     settings = replace(settings, user="65534")
     if isinstance(engine, SubprocessEngine):
-        for parent in [tmp_path, *tmp_path.parents[:2]]:
-            parent.chmod(0o755)
+        let_others_in(tmp_path)
         settings = replace(settings, workspace=PurePosixPath(tmp_path / "workspace"))
 
     with Sandbox.create(settings, engine) as sandbox:
