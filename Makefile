@@ -7,6 +7,7 @@ BIN := .venv/bin
 # Read when a recipe runs, for only then set-up has written it.
 IMAGE = $${SANDBOX_IMAGE:-$$(cat .venv/sandbox-image)}
 RUN = SANDBOX_IMAGE="$(IMAGE)"
+WORKERS = 2 # of the test suite; half of its time is waiting for the engine
 SECONDS = 30 # of each fuzzer
 
 .PHONY: help demo test check lint fuzz bench agent format setup engine clean
@@ -26,9 +27,9 @@ demo: engine
 	$(RUN) $(BIN)/python -m pytest examples -v
 
 test: engine
-	$(RUN) $(BIN)/python -m pytest
+	$(RUN) $(BIN)/python -m pytest -n $(WORKERS)
 	@$(BIN)/python -m pytest_sandbox.agent.build --sanitize
-	SANDBOX_TEST_AGENT=$(CURDIR)/build/agent-sanitized $(BIN)/python -m pytest -m "not docker" tests/unit tests/contract
+	SANDBOX_TEST_AGENT=$(CURDIR)/build/agent-sanitized $(BIN)/python -m pytest -n $(WORKERS) -m "not docker" tests/unit tests/contract
 
 check: lint fuzz
 
