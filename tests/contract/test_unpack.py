@@ -115,6 +115,7 @@ def test_an_owner_can_be_named(sandbox: Sandbox) -> None:
         (gzip.compress(tar_of(("f", b"")))[:-9], DamagedArchive),
         (b"not an archive", DamagedArchive),
     ],
+    ids=["above", "absolute", "above, zip", "cut", "cut, gz", "no archive"],  # a gz has the time in it
 )
 def test_an_archive_that_is_refused_leaves_nothing(sandbox: Sandbox, raw: bytes, error: type[Exception]) -> None:
     sandbox.write_bytes("a", raw)
