@@ -89,6 +89,7 @@ NO_QUOTA = ("storage-opt", "quota", "storage driver")  # in what engines say to 
 NO_NETWORK = "none"  # the engine's network for those that have none
 NO_ADDRESS = "com.docker.network.bridge.inhibit_ipv4"
 SSH_RECEIVE_BYTES = 64 * 1024
+BUILDKIT_API = "1.39"  # from which on it is not an experiment
 
 IMAGE_ARCHITECTURES = {ours: theirs for theirs, ours in ALIASES.items()}
 
@@ -137,7 +138,15 @@ class DockerEngine:
         self.progress: Callable[[str], None] = logger.debug
         architecture = IMAGE_ARCHITECTURES.get(description.architecture, description.architecture)
         folder = _cache() / _digest(description.id)
-        self._local = LocalImages(connect, self._call, folder, architecture, lambda text: self.progress(text))
+        self._local = LocalImages(
+            connect,
+            self._call,
+            folder,
+            architecture,
+            uses_buildkit=_uses_buildkit(description, self._api.api_version),
+            pull=lambda image, policy: self._ensured(SandboxSettings(image=image, pull=policy)),
+            progress=lambda text: self.progress(text),
+        )
 
     @classmethod
     async def from_environment(cls) -> DockerEngine:
@@ -761,6 +770,15 @@ def _describe(api: docker.APIClient, endpoint: str) -> EngineDescription:
     architecture = ALIASES.get(info["Architecture"], info["Architecture"])
     cores, memory = int(info["NCPU"]), int(info["MemTotal"])
     return EngineDescription(name, version["Version"], endpoint, architecture, info["ID"], cores, memory)
+
+
+def _uses_buildkit(description: EngineDescription, api_version: str) -> bool:
+    """Say whether to build with BuildKit: where the engine has it, unless DOCKER_BUILDKIT=0, as for `docker build`.
+
+    Podman builds in its own way, which knows most of what BuildKit does.
+    """
+    there = description.name == "docker" and docker.utils.version_gte(api_version, BUILDKIT_API)
+    return there and os.environ.get("DOCKER_BUILDKIT", "1").lower() not in ("0", "false")
 
 
 def _transport(opened: Any) -> _Transport:

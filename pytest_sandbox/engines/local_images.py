@@ -10,7 +10,6 @@ import hashlib
 import io
 import json
 import logging
-import re
 import tarfile
 import tempfile
 import time
@@ -24,9 +23,11 @@ import docker.errors
 import docker.utils.build
 import filelock
 
-from ..errors import EngineRequestFailed, ImageNotMade
+from ..errors import EngineRequestFailed, ImageNotAvailable, ImageNotMade
 from ..image import Image
 from ..models import PullPolicy
+from . import buildkit
+from .dockerfile import advised, base_images, syntax_image
 
 logger = logging.getLogger(__name__)
 
@@ -38,17 +39,14 @@ CHUNK = 1024 * 1024  # bytes
 # What kind of archive it is, by a member that no root file system has at its top.
 SAVED, OCI = "manifest.json", "oci-layout"
 
-_FROM = re.compile(r"FROM\s+(?:--\S+\s+)*(\S+)(?:\s+AS\s+(\S+))?", re.IGNORECASE)
-_ARG = re.compile(r"ARG\s+(\w+)(?:=(\S*))?", re.IGNORECASE)
-_VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)(?::-([^}]*))?\})")
-
 
 class LocalImages:
     """Those of one engine.
 
     connect: makes a client whose requests take so many seconds at most. call: surrounds a call to the engine, with its
     name, subject and seconds. folder: of this host, for locks and for when an image was used last. architecture: of the
-    engine, as it calls it itself. progress: takes a short line about what a long call is at.
+    engine, as it calls it itself. uses_buildkit: it has that, and it is wanted. pull: sees to an image that a build
+    begins with. progress: takes a short line about what a long call is at.
     """
 
     def __init__(
@@ -57,12 +55,16 @@ class LocalImages:
         call: Callable[[str, str, float], AbstractContextManager[None]],
         folder: Path,
         architecture: str,
+        uses_buildkit: bool,
+        pull: Callable[[str, PullPolicy], object],
         progress: Callable[[str], None],
     ) -> None:
         self._connect = connect
         self._call = call
         self._folder = folder
         self._architecture = architecture
+        self._uses_buildkit = uses_buildkit
+        self._pull = pull
         self._progress = progress
         self._names: dict[Image, str] = {}  # of those this process has seen to: what changes later is for the next one
 
@@ -112,21 +114,21 @@ class LocalImages:
             pass  # being made right now
 
     def _ensure(self, api: docker.APIClient, image: Image, content: _Content, policy: PullPolicy) -> str:
+        self._ensure_bases(image, content, policy)
         name = self._name(api, image, content)
         try:
             with self._sole_user(name, timeout=MAKE_SECONDS):
                 self._stamp(name).touch()
                 identity = self._identity(api, name)
-                if identity is None or (content.bases and policy is PullPolicy.ALWAYS):
+                if identity is None:
                     began = time.monotonic()
                     try:
-                        self._make(api, image, content, name, policy)
+                        self._make(api, image, content, name)
                     except EngineRequestFailed as error:
                         raise ImageNotMade(str(image), f"the engine's {error.call}", error.reason) from error
                     finally:
                         self._progress("")
                     logger.debug("image.made name=%s path=%s seconds=%.1f", name, image, time.monotonic() - began)
-                    name = self._renamed(api, name, self._name(api, image, content))
                     identity = self._identity(api, name)
         except filelock.Timeout as error:
             raise ImageNotMade(str(image), "waiting for another process that makes it", "no end of it") from error
@@ -135,10 +137,21 @@ class LocalImages:
         self._names[image] = name
         return identity
 
-    def _make(self, api: docker.APIClient, image: Image, content: _Content, name: str, policy: PullPolicy) -> None:
+    def _ensure_bases(self, image: Image, content: _Content, policy: PullPolicy) -> None:
+        """See to the images that a build begins with: the engine would pull them whatever the policy, and BuildKit
+        without the credentials, which it asks for in a way of its own.
+        """
+        syntax = (content.syntax,) if content.syntax and self._uses_buildkit else ()
+        for base in (*syntax, *content.bases):
+            try:
+                self._pull(base, policy)
+            except ImageNotAvailable as error:
+                raise ImageNotMade(str(image), "building", f"it begins with {base}: {error.reason}") from error
+
+    def _make(self, api: docker.APIClient, image: Image, content: _Content, name: str) -> None:
         content.file.seek(0)
         if content.dockerfile:
-            self._build(api, image, content, name, policy)
+            self._build(api, image, content, name)
         elif content.is_archive_of_images:
             with tempfile.TemporaryFile() as archive:
                 _write_saved(content.file, archive, name, self._architecture, str(image))
@@ -153,32 +166,65 @@ class LocalImages:
                 answer = api.import_image(cast("Any", content.file), repository, tag)
                 _raise_for_errors(map(json.loads, answer.splitlines()), image, "importing")
 
-    def _build(self, api: docker.APIClient, image: Image, content: _Content, name: str, policy: PullPolicy) -> None:
-        if policy is PullPolicy.NEVER:
-            for base in content.bases:
-                if self._identity(api, base) is None:  # the engine would pull it, and has no way to be told not to
-                    raise ImageNotMade(
-                        str(image), "building", f"it begins with {base}: not present, and pulling is off"
-                    )
+    def _build(self, api: docker.APIClient, image: Image, content: _Content, name: str) -> None:
         self._progress(f"building {image.path.name}")
         log: list[str] = []
-        with self._call("build", str(image), MAKE_SECONDS):
-            answer = api.build(
-                fileobj=content.file,
-                custom_context=True,
-                dockerfile=content.dockerfile,
-                tag=name,
-                buildargs=dict(image.args),
-                target=image.target or None,
-                pull=policy is PullPolicy.ALWAYS,
-                rm=True,
-                forcerm=True,  # nothing of a build that fails stays, either
-                decode=True,
-            )
-            _raise_for_errors(self._told(answer, image, log), image, "building", log)
+        builder = self._buildkit if self._uses_buildkit else self._classic
+        with self._call("build", f"{image} with {builder.__name__.lstrip('_')}", MAKE_SECONDS):
+            _raise_for_errors(builder(api, image, content, name, log), image, "building", log, content.advice)
 
-    def _told(self, answer: Iterable[dict[str, Any]], image: Image, log: list[str]) -> Iterator[dict[str, Any]]:
-        """Pass a build's answer on, and say what it is at."""
+    def _buildkit(
+        self, api: docker.APIClient, image: Image, content: _Content, name: str, log: list[str]
+    ) -> Iterator[dict[str, Any]]:
+        """Build, pass the answer on, and say what it is at.
+
+        docker-py has no interface to it. What BuildKit asks its client for in a session of gRPC (credentials, secrets,
+        files as they are needed) it does without where the context comes whole, as here.
+        """
+        wanted = {
+            "version": "2",
+            "t": name,
+            "dockerfile": content.dockerfile,
+            "buildargs": json.dumps(dict(image.args)),
+            "target": image.target,
+        }
+        steps: dict[str, None] = {}  # in order, each once; several are under way at once
+        unfinished = b""
+        with api.post(
+            f"{api.base_url}/v{api.api_version}/build",
+            params=wanted,
+            data=content.file,
+            headers={"Content-Type": "application/x-tar"},
+            timeout=api.timeout,
+            stream=True,
+        ) as answer:
+            for entry in (json.loads(line) for line in answer.iter_lines() if line):
+                begun, written = buildkit.told(entry)
+                for step in begun:
+                    if step not in steps:
+                        log.append(step)
+                        self._progress(f"building {image.path.name}: {step}")
+                    steps[step] = None
+                *lines, unfinished = (unfinished + written).split(b"\n")
+                log += (line.decode(errors="replace").rstrip() for line in lines if line.strip())
+                yield entry
+        log += [unfinished.decode(errors="replace")] if unfinished else []
+
+    def _classic(
+        self, api: docker.APIClient, image: Image, content: _Content, name: str, log: list[str]
+    ) -> Iterator[dict[str, Any]]:
+        """The same by the builder of before, which Podman has in a form of its own."""
+        answer = api.build(
+            fileobj=content.file,
+            custom_context=True,
+            dockerfile=content.dockerfile,
+            tag=name,
+            buildargs=dict(image.args),
+            target=image.target or None,
+            rm=True,
+            forcerm=True,  # nothing of a build that fails stays, either
+            decode=True,
+        )
         for entry in answer:
             lines = str(entry.get("stream", "")).splitlines()
             log += (line.rstrip() for line in lines if line.strip() and not line.startswith("Removing intermediate"))
@@ -198,15 +244,6 @@ class LocalImages:
             "bases": {base: self._identity(api, base) for base in content.bases},
         }
         return f"{REPOSITORY}:{hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]}"
-
-    def _renamed(self, api: docker.APIClient, name: str, wanted: str) -> str:
-        """Give an image the name it has now that what it begins with is on the engine too."""
-        if wanted != name:
-            with self._call("tag", wanted, REMOVE_SECONDS):
-                api.tag(name, REPOSITORY, wanted.partition(":")[2])
-            self._stamp(wanted).touch()
-            self._untag(api, name)
-        return wanted
 
     def _identity(self, api: docker.APIClient, name: str) -> str | None:
         with self._call("image inspect", name, MAKE_SECONDS):
@@ -239,12 +276,18 @@ class LocalImages:
         return self._folder / f"{name.replace(':', '-')}.used"
 
 
-def _raise_for_errors(answer: Iterable[dict[str, Any]], image: Image, step: str, log: Iterable[str] = ()) -> None:
+def _raise_for_errors(
+    answer: Iterable[dict[str, Any]],
+    image: Image,
+    step: str,
+    log: Iterable[str] = (),
+    advice: Callable[[str], str] = str,
+) -> None:
     """Read an answer to its end. An engine that refuses says `message`, one that fails on the way `error`."""
     # To the end, after an error too: what is not read keeps its socket.
     reasons = [entry.get("error") or entry.get("message") for entry in answer]
     if reason := next(filter(None, reasons), None):
-        raise ImageNotMade(str(image), step, str(reason).strip(), "\n".join(log))
+        raise ImageNotMade(str(image), step, advice(str(reason).strip()), "\n".join(log))
 
 
 # --- what is sent -----------------------------------------------------------------------------------------------------
@@ -253,14 +296,26 @@ def _raise_for_errors(answer: Iterable[dict[str, Any]], image: Image, step: str,
 class _Content:
     """What an image is made from, open for reading.
 
-    dockerfile: its name in the build's context, empty for an archive. bases: the images it begins with.
+    dockerfile: its name in the build's context, empty for an archive. bases: the images it begins with. syntax: the one
+    that is to read the Dockerfile. advice: completes the reason why the engine did not take it.
     """
 
-    def __init__(self, file: IO[bytes], digest: str, *, dockerfile: str = "", bases: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        file: IO[bytes],
+        digest: str,
+        *,
+        dockerfile: str = "",
+        bases: tuple[str, ...] = (),
+        syntax: str = "",
+        advice: Callable[[str], str] = str,
+    ) -> None:
         self.file = file
         self.digest = digest
         self.dockerfile = dockerfile
         self.bases = bases
+        self.syntax = syntax
+        self.advice = advice
 
     @property
     def is_archive_of_images(self) -> bool:
@@ -296,10 +351,23 @@ def _opened(image: Image) -> Iterator[_Content]:
         inside = path.resolve().is_relative_to(image.path.resolve())
         name = path.relative_to(image.path).as_posix() if inside and path.is_relative_to(image.path) else ".dockerfile"
         exclude = _ignored(image.path / ".dockerignore")
+        # BuildKit takes what it gets for a Dockerfile unless the first kilobyte has a whole member, and Python begins
+        # each with a header of times in fractions of a second.
+        root = tarfile.TarInfo("./")
+        root.type, root.mode = tarfile.DIRTYPE, 0o755
+        file.write(root.tobuf(tarfile.USTAR_FORMAT))
         docker.utils.build.tar(
             image.path, exclude, dockerfile=(name, None if name != ".dockerfile" else text), fileobj=file
         )
-        yield _Content(file, _context_digest(file), dockerfile=name, bases=base_images(text, image.args))
+        bases = base_images(text, image.args, image.target)
+        yield _Content(
+            file,
+            _context_digest(file),
+            dockerfile=name,
+            bases=bases,
+            syntax=syntax_image(text),
+            advice=lambda reason: advised(reason, text),
+        )
 
 
 def _timeless(member: tarfile.TarInfo) -> tarfile.TarInfo:
@@ -327,26 +395,6 @@ def _context_digest(context: IO[bytes]) -> str:
             digest.update(json.dumps(parts).encode())
     context.seek(0)
     return digest.hexdigest()
-
-
-def base_images(dockerfile: str, args: Mapping[str, str]) -> tuple[str, ...]:
-    """Return the images that a Dockerfile begins its stages with, as far as its text tells.
-
-    dockerfile: its text. args: of the build; they win over the defaults in the text.
-    """
-    values: dict[str, str] = {}
-    stages = {"scratch"}
-    bases: dict[str, None] = {}  # in order, each once
-    for line in dockerfile.replace("\\\n", " ").splitlines():
-        if (argument := _ARG.match(line.strip())) and not bases and stages == {"scratch"}:
-            values[argument[1]] = args.get(argument[1], (argument[2] or "").strip("\"'"))
-        elif beginning := _FROM.match(line.strip()):
-            base = _VARIABLE.sub(lambda found: values.get(found[1] or found[2]) or found[3] or "", beginning[1])
-            if base and base.lower() not in stages:
-                bases[base] = None
-            if beginning[2]:
-                stages.add(beginning[2].lower())
-    return tuple(bases)
 
 
 # --- archives of images -----------------------------------------------------------------------------------------------

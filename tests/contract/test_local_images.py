@@ -115,13 +115,17 @@ async def ensured(image: Image, pull: PullPolicy = PullPolicy.NEVER) -> tuple[st
 # --- what fails -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("buildkit", ["1", "0"], ids=["BuildKit", "classic"])
 @pytest.mark.asyncio
-async def test_a_build_that_fails_shows_the_last_20_lines_of_its_log(context: Path, api: docker.APIClient) -> None:
+async def test_a_build_that_fails_shows_the_last_20_lines_of_its_log(
+    context: Path, api: docker.APIClient, buildkit: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOCKER_BUILDKIT", buildkit)
     script = "for n in $(seq 1 40); do echo line $n; done; exit 3"
     (context / "Dockerfile").write_text(f"FROM {IMAGE}\nCOPY unique /\nRUN {script}\n")
     containers = len(api.containers(all=True, filters={"status": "exited"}))
 
-    with pytest.raises(ImageNotMade, match="returned a non-zero code: 3") as caught:
+    with pytest.raises(ImageNotMade, match="code: 3") as caught:
         await ensured(Image(context))
 
     lines = str(caught.value).splitlines()
@@ -166,6 +170,23 @@ async def test_a_missing_beginning_is_not_pulled_when_pulling_is_off(context: Pa
 
 
 @pytest.mark.asyncio
+async def test_a_beginning_that_can_not_be_pulled_is_told_as_such(context: Path) -> None:
+    (context / "Dockerfile").write_text("FROM localhost:1/nobody-listens:there\n")
+
+    with pytest.raises(ImageNotMade, match=r"it begins with localhost:1/nobody-listens:there: .*refused"):
+        await ensured(Image(context), PullPolicy.MISSING)
+
+
+@pytest.mark.asyncio
+async def test_what_buildkit_alone_can_do_is_refused_without_it(context: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_BUILDKIT", "0")
+    (context / "Dockerfile").write_text(f"FROM {IMAGE}\nRUN --mount=type=cache,target=/cache true\n")
+
+    with pytest.raises(ImageNotMade, match="--mount option requires BuildKit"):
+        await ensured(Image(context))
+
+
+@pytest.mark.asyncio
 async def test_an_archive_of_two_images_is_refused(tmp_path: Path, api: docker.APIClient) -> None:
     archive = write_tar(tmp_path / "two.tar", {"manifest.json": b"[{}, {}]"})
 
@@ -201,9 +222,23 @@ async def test_a_sandbox_runs_in_an_image_that_was_built(context: Path, engine: 
 
 
 @pytest.mark.asyncio
+async def test_buildkit_keeps_a_cache_and_lends_files_of_other_images(context: Path, engine: DockerEngine) -> None:
+    key = uuid.uuid4().hex
+    (context / "Dockerfile").write_text(
+        f"FROM {IMAGE}\n"
+        f"RUN --mount=type=cache,id={key},target=/cache echo kept > /cache/file\n"
+        f"RUN --mount=type=cache,id={key},target=/cache --mount=from={IMAGE},target=/other cat /cache/file > /seen\n"
+    )
+
+    async with await SandboxCore.create(engine, settings_of(Image(context))) as sandbox:
+        assert await sandbox.read_bytes("/seen") == b"kept\n"
+        assert await sandbox.list_dir("/cache") == []
+
+
+@pytest.mark.asyncio
 async def test_what_was_built_is_not_built_again(context: Path) -> None:
     first, told = await ensured(Image(context))
-    assert any("Step 2/3" in line for line in told)
+    assert any("2/3] COPY" in line for line in told)
     assert told[-1] == ""
     for path in context.iterdir():
         os.utime(path, (0, 0))
