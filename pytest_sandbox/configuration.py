@@ -108,6 +108,7 @@ class SandboxSettings:
 class RunSettings:
     """What holds for a whole run, whatever the sandboxes in it are made from.
 
+    engine: `auto`, `docker`, `podman`, or an endpoint.
     pool: sandboxes kept ready for each kind that tests use up.
     slots: containers at a time, of all runs of this user on the engine, 0 for what its cores and memory suggest.
     slots_timeout: seconds to wait for one, None for no limit.
@@ -118,6 +119,7 @@ class RunSettings:
     refresh: make kept baselines anew.
     """
 
+    engine: str = "auto"
     pool: int = 1
     slots: int = 0
     slots_timeout: float | None = 300.0

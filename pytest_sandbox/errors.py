@@ -24,6 +24,7 @@
     ├── InfrastructureError           engine, image, disk or container failed; evidence attached
     │   ├── EngineError
     │   │   ├── EngineNotReachable
+    │   │   │   └── EngineNotFound    none was named, and none is where engines usually are
     │   │   ├── EnginePermissionDenied
     │   │   ├── EngineTimeout
     │   │   └── EngineRequestFailed
@@ -439,8 +440,28 @@ class EngineNotReachable(EngineError):
         )
 
 
+class EngineNotFound(EngineNotReachable):
+    """No engine was named, and there is none where engines usually are. tried: places, each with the reason."""
+
+    def __init__(self, tried: Sequence[tuple[str, str]]) -> None:
+        self.tried = tuple(tried)
+        EngineError.__init__(self, self.tried)
+        self.endpoint, self.reason = "any of the usual places", "there is none"
+
+    def __str__(self) -> str:
+        return "\n".join(
+            [
+                "no container engine was found, and none is named by the setting `engine`, DOCKER_HOST or a context:",
+                *(f"  {place}: {reason}" for place, reason in self.tried),
+                "start one (`systemctl start docker`, Docker Desktop, `dockerd` as root), or install Podman",
+            ]
+        )
+
+
 class EnginePermissionDenied(EngineError):
     """The engine's socket is there, but this user may not use it."""
+
+    reason = "permission denied"
 
     def __init__(self, endpoint: str) -> None:
         self.endpoint = endpoint

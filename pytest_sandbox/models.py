@@ -311,9 +311,9 @@ class StoredImage:
 
 @dataclass(frozen=True, slots=True)
 class EngineDescription:
-    """For headers and reports: `docker 27.3.1 at unix:///var/run/docker.sock, linux/x86_64`.
+    """For headers and reports: `docker 27.3.1 at unix:///var/run/docker.sock (DOCKER_HOST), linux/x86_64`.
 
-    cores, memory: of the machine it runs on, memory in bytes.
+    cores, memory: of the machine it runs on, memory in bytes. source: what led to the endpoint.
     """
 
     name: str
@@ -323,6 +323,8 @@ class EngineDescription:
     id: str
     cores: int
     memory: int
+    source: str = ""
 
     def __str__(self) -> str:
-        return f"{self.name} {self.version} at {self.endpoint}, linux/{self.architecture}"
+        source = f" ({self.source})" if self.source else ""
+        return f"{self.name} {self.version} at {self.endpoint}{source}, linux/{self.architecture}"

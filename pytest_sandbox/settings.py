@@ -86,6 +86,13 @@ def _user(value: object) -> str:
     return _text(value)
 
 
+def _engine(value: object) -> str:
+    name = _name(value)
+    if name not in ("auto", "docker", "podman") and not re.match(r"(unix|tcp|ssh)://.", name):
+        raise ValueError
+    return name
+
+
 def _network(value: object) -> str:
     return "" if value in ("none", "", None) else _name(value)
 
@@ -214,6 +221,7 @@ USERS = Syntax(
     "\n".join,
     lines=True,
 )
+ENGINE = Syntax(_engine, "`auto`, `docker`, `podman`, or an endpoint that begins with `unix://`, `tcp://` or `ssh://`")
 NETWORK = Syntax(_network, "`none`, `bridge`, or the name of an engine's network", lambda name: name or "none")
 ABSOLUTE_PATH = Syntax(_absolute_path, "an absolute path other than `/`, without `..`")
 DIRECTORY = Syntax(_directory, "a path; a relative one starts at the run's root directory")
@@ -306,6 +314,7 @@ TABLE = (
     Setting("environment", VARIABLES, "Environment variables of commands, added to the image's."),
 )
 RUN_TABLE = (  # without a marker: they hold for the whole run
+    Setting("engine", ENGINE, "Engine that sandboxes run on; `auto` is what the `docker` command uses, else any."),
     Setting(
         "pool",
         AMOUNT,

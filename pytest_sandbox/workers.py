@@ -39,7 +39,7 @@ def pool_of(config: pytest.Config) -> SandboxPool:
         from .loop import run
 
         tell, show = partial(notify, config), ProgressLine(config).show
-        pool = SandboxPool(find_engine, config.stash[RUN], tell, show)
+        pool = SandboxPool(partial(find_engine, config.stash[RUN].engine), config.stash[RUN], tell, show)
         if (recordings := recordings_of(config)) is not None:
             pool.recorder = recordings.record
         pool.journal = _journal_of(config)

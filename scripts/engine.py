@@ -1,5 +1,7 @@
 """Make sure that a container engine answers and has the images that tests and examples use. Run by scripts/setup.
 
+And that tests find the other programs that they need.
+
 Two images: `pytest-sandbox/busybox`, 2 MB, for fast tests; and the default one, python:3.13-slim where it can be
 pulled, else `pytest-sandbox/debian`, built from the distribution's packages. Which it is goes to .venv/sandbox-image.
 """
@@ -28,6 +30,9 @@ import requests
 CHECKOUT = Path(__file__).resolve().parent.parent
 CHOICE = CHECKOUT / ".venv" / "sandbox-image"
 DAEMON_LOG = Path(tempfile.gettempdir()) / "pytest-sandbox-dockerd.log"
+
+SSHD = Path("/usr/sbin/sshd")
+POLICY = Path("/usr/sbin/policy-rc.d")  # asked before a package starts its service
 
 PROBE_SECONDS = 3
 DAEMON_SECONDS = 60  # from its start to its first answer; 2 s when all is well
@@ -76,6 +81,7 @@ def main() -> int:
         say(f"pulling {EXAMPLES_IMAGE}, for the examples")
         if reason := pull(EXAMPLES_IMAGE):
             say(f"{EXAMPLES_IMAGE} can't be pulled now: {reason}")
+    ensure_ssh_server()
     CHOICE.write_text(image + "\n")
     say(f"engine {client.version()['Version']}, default image {image}")
     return 0
@@ -152,6 +158,35 @@ def wait_for_engine() -> tuple[docker.APIClient | None, str]:
         if client is not None or time.monotonic() > deadline:
             return client, reason
         time.sleep(0.2)  # a daemon has no event for "ready" that a stranger could wait for
+
+
+# --- the other end of ssh ---------------------------------------------------------------------------------------------
+
+
+def ensure_ssh_server() -> None:
+    """Install OpenSSH's server for the tests, which run it themselves: the machine's own is not to be started."""
+    if SSHD.exists():
+        return
+    if not is_debian() or os.geteuid() != 0:
+        say(f'there is no {SSHD}: `-m "not ssh"` leaves out the tests that need it')
+        return
+    say("installing openssh-server from the distribution, without starting it")
+    with services_left_alone():
+        apt_install("openssh-server")
+
+
+@contextmanager
+def services_left_alone() -> Iterator[None]:
+    """Let packages that are installed meanwhile not start anything, in the way that Debian has for it."""
+    if POLICY.exists():
+        yield
+        return
+    POLICY.write_text("#!/bin/sh\nexit 101\n")
+    POLICY.chmod(0o755)
+    try:
+        yield
+    finally:
+        POLICY.unlink()
 
 
 # --- images -----------------------------------------------------------------------------------------------------------

@@ -63,7 +63,7 @@ class Engine(Protocol):
     progress: Callable[[str], None]
 
     async def describe(self) -> EngineDescription:
-        """Ask the engine who it is; within 3 s, or raise."""
+        """Return who the engine is, as it said when it was found."""
         ...
 
     async def ensure_image(self, settings: SandboxSettings) -> str:

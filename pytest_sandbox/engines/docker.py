@@ -13,7 +13,6 @@ import itertools
 import logging
 import os
 import socket
-import ssl
 import tarfile
 import threading
 import time
@@ -27,7 +26,6 @@ from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar, cast
 
 import docker
-import docker.context
 import docker.errors
 import docker.types
 import docker.utils
@@ -60,11 +58,14 @@ from ..models import (
     StoredImage,
     shown_size,
 )
+from . import addresses
+from .addresses import Address
 from .base import SCRATCH, ByteStream, Started
 from .blocking import in_thread
+from .connections import client, greeting
 from .local_images import MAKE_SECONDS, LocalImages
 from .runs import Run, current_run
-from .streams import PumpedStream, SocketStream, end_socket
+from .streams import SocketStream, end_socket
 
 logger = logging.getLogger(__name__)
 
@@ -93,20 +94,12 @@ BUILDKIT_API = "1.39"  # from which on it is not an experiment
 
 IMAGE_ARCHITECTURES = {ours: theirs for theirs, ours in ALIASES.items()}
 
-DEFAULT_ENDPOINT = "unix:///var/run/docker.sock"
-
-_CLIENT_ERRORS: tuple[type[Exception], ...] = (
+_CLIENT_ERRORS = (
     docker.errors.DockerException,
     requests.exceptions.RequestException,
     urllib3.exceptions.HTTPError,
     OSError,
 )
-try:
-    from paramiko.ssh_exception import SSHException  # docker-py's ssh:// transport, an extra of it
-except ModuleNotFoundError:
-    pass
-else:
-    _CLIENT_ERRORS = (*_CLIENT_ERRORS, SSHException)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,9 +119,12 @@ class _Attached:
 class DockerEngine:
     """One engine, as one process uses it. See Engine for what its methods promise."""
 
-    def __init__(self, connect: Callable[[int], docker.APIClient], description: EngineDescription) -> None:
+    def __init__(
+        self, connect: Callable[[int], docker.APIClient], description: EngineDescription, address: Address
+    ) -> None:
         # A client for requests of so many seconds: the bound belongs to the client.
         self._connect = connect
+        self._address = address
         self._api = connect(CALL_SECONDS)
         self._description = description
         self._calls = asyncio.Semaphore(SIMULTANEOUS_CALLS)
@@ -149,35 +145,34 @@ class DockerEngine:
         )
 
     @classmethod
-    async def from_environment(cls) -> DockerEngine:
-        """Find the engine as the `docker` command does: DOCKER_HOST and its TLS variables, else the current context.
+    async def at(cls, address: Address) -> DockerEngine:
+        """Connect to an engine.
 
         Raises EngineNotReachable, EnginePermissionDenied, EngineTimeout; within PROBE_SECONDS.
         """
-        endpoint, tls = _endpoint()
 
         def connect() -> DockerEngine:
-            with _translated(endpoint, "version", "", PROBE_SECONDS):
-                _knock(endpoint)
-                probe = docker.APIClient(base_url=endpoint, tls=tls, timeout=PROBE_SECONDS)
+            with _translated(address.url, "version", "", PROBE_SECONDS):
+                server, speaks = greeting(address, PROBE_SECONDS)
+                probe = client(address, speaks, PROBE_SECONDS)
                 try:
-                    description = _describe(probe, endpoint)
+                    description = _described(probe.info(), server, address)
                 finally:
                     probe.close()
                 # With the version known a new client asks nothing.
-                further = partial(docker.APIClient, base_url=endpoint, tls=tls, version=probe.api_version)
-                return cls(lambda seconds: further(timeout=seconds), description)
+                return cls(partial(client, address, speaks), description, address)
 
-        return await _bounded(in_thread(connect), EngineTimeout(endpoint, "version", PROBE_SECONDS), PROBE_SECONDS)
+        return await _bounded(in_thread(connect), EngineTimeout(address.url, "version", PROBE_SECONDS), PROBE_SECONDS)
+
+    @classmethod
+    async def from_environment(cls) -> DockerEngine:
+        """Connect to where the `docker` command would, and nowhere else. Raises what `at` raises."""
+        environment, home = os.environ, Path.home()
+        named = addresses.of_docker_command(environment, home)
+        return await cls.at(named or addresses.docker_sockets(environment, home)[0])
 
     async def describe(self) -> EngineDescription:
-        endpoint = self._description.endpoint
-
-        def describe() -> EngineDescription:
-            with self._call("info", ""):
-                return _describe(self._api, endpoint)
-
-        return await _bounded(in_thread(describe), EngineTimeout(endpoint, "info", PROBE_SECONDS), PROBE_SECONDS)
+        return self._description
 
     async def ensure_image(self, settings: SandboxSettings) -> str:
         self._sweep_once()
@@ -191,7 +186,7 @@ class DockerEngine:
         given_up = threading.Event()
         async with self._calls:
             thread = in_thread(lambda: self._start(settings, name, identity, given_up))
-            timeout = EngineTimeout(self._description.endpoint, "start", START_SECONDS, name)
+            timeout = EngineTimeout(self._address.url, "start", START_SECONDS, name)
             try:
                 attached = await _bounded(asyncio.shield(thread), timeout, START_SECONDS)
                 return Started(attached.container, attached.transport.stream())
@@ -275,13 +270,13 @@ class DockerEngine:
     ) -> Result:
         """Run blocking calls in a thread; the bound counts from when they begin, not from when they had to queue."""
         async with self._calls:
-            timeout = EngineTimeout(self._description.endpoint, call, seconds, subject)
+            timeout = EngineTimeout(self._address.url, call, seconds, subject)
             return await _bounded(in_thread(function), timeout, seconds)
 
     @contextmanager
     def _call(self, call: str, subject: str, seconds: float = CALL_SECONDS) -> Iterator[None]:
         """Surround one call to the engine: errors translated, and logged with its duration."""
-        with _translated(self._description.endpoint, call, subject, seconds):
+        with _translated(self._address.url, call, subject, seconds):
             yield
 
     # --- start ----------------------------------------------------------------------------------------------------
@@ -429,7 +424,7 @@ class DockerEngine:
                     self._fill(name, agent, image)
                     marker.write_text(creation)
         except filelock.Timeout as error:
-            raise EngineTimeout(self._description.endpoint, "fill the agent volume", CALL_SECONDS, name) from error
+            raise EngineTimeout(self._address.url, "fill the agent volume", CALL_SECONDS, name) from error
         return name
 
     def _volume_creation(self, name: str, agent: AgentBinary) -> str:
@@ -511,7 +506,7 @@ class DockerEngine:
                         logger.debug("image.pull image=%s", settings.image)
                 self._pull(settings)
         except filelock.Timeout as error:
-            raise EngineTimeout(self._description.endpoint, "pull", PULL_SECONDS, str(settings.image)) from error
+            raise EngineTimeout(self._address.url, "pull", PULL_SECONDS, str(settings.image)) from error
         return str(self._inspected(settings, "pulled, and gone again")["Id"])
 
     def _pull(self, settings: SandboxSettings) -> None:
@@ -734,42 +729,19 @@ async def _bounded(future: asyncio.Future[Result], otherwise: EngineTimeout, sec
         raise otherwise from error
 
 
-def _endpoint() -> tuple[str, docker.TLSConfig | bool]:
-    """Return where the engine is and how to talk to it, as the `docker` command would."""
-    try:
-        environment = docker.utils.kwargs_from_env()
-        if "base_url" in environment:
-            return environment["base_url"], environment.get("tls", False)
-        wanted = os.environ.get("DOCKER_CONTEXT")
-        context: docker.context.Context | None = docker.context.ContextAPI.get_context(wanted)
-        if context is None:
-            raise EngineNotReachable(f"the docker context {wanted!r}", "there is no such context")
-        if not context.Host:
-            return DEFAULT_ENDPOINT, environment.get("tls", False)
-        tls: docker.TLSConfig | None = context.TLSConfig
-        return context.Host.replace("http+unix://", "unix://"), False if tls is None else tls
-    except docker.errors.DockerException as error:
-        wanted = os.environ.get("DOCKER_HOST") or os.environ.get("DOCKER_CONTEXT") or DEFAULT_ENDPOINT
-        raise EngineNotReachable(wanted, _one_line(str(error))) from error
-
-
-def _knock(endpoint: str) -> None:
-    """Connect to a Unix socket once, before docker-py does: where nobody listens it forgets to close its own, and the
-    warning of the interpreter would strike an innocent test.
-    """
-    if endpoint.startswith("unix://"):
-        with socket.socket(socket.AF_UNIX) as caller:
-            caller.settimeout(PROBE_SECONDS)
-            caller.connect(endpoint.removeprefix("unix://"))
-
-
-def _describe(api: docker.APIClient, endpoint: str) -> EngineDescription:
-    version, info = api.version(), api.info()
-    components = [component["Name"] for component in version.get("Components", [])]
-    name = "podman" if any("podman" in component.lower() for component in components) else "docker"
-    architecture = ALIASES.get(info["Architecture"], info["Architecture"])
-    cores, memory = int(info["NCPU"]), int(info["MemTotal"])
-    return EngineDescription(name, version["Version"], endpoint, architecture, info["ID"], cores, memory)
+def _described(info: Mapping[str, Any], server: str, address: Address) -> EngineDescription:
+    podman = server.startswith("Libpod/")
+    return EngineDescription(
+        name="podman" if podman else "docker",
+        version=info["ServerVersion"],
+        endpoint=address.url,
+        architecture=ALIASES.get(info["Architecture"], info["Architecture"]),
+        # Podman has another one in each answer.
+        id=_digest(f"{info['Name']}\0{info['DockerRootDir']}") if podman else info["ID"],
+        cores=int(info["NCPU"]),
+        memory=int(info["MemTotal"]),
+        source=address.source,
+    )
 
 
 def _uses_buildkit(description: EngineDescription, api_version: str) -> bool:
@@ -784,26 +756,19 @@ def _uses_buildkit(description: EngineDescription, api_version: str) -> bool:
 def _transport(opened: Any) -> _Transport:
     """Take the bare connection out of what attach_socket returns: the one place beneath docker-py's documented surface.
 
-    It hands out a `SocketIO` for unix:// and http://, an `SSLSocket` for https://, and for ssh:// a channel of
-    paramiko's or the pipes of an ssh process. Each bypasses http.client's buffer, in which bytes that came together
-    with the response's header would be lost. None do: an agent is silent until it is spoken to.
+    It hands out a `SocketIO` for unix:// and http://, and an `SSLSocket` for https://. Each bypasses http.client's
+    buffer, in which bytes that came together with the response's header would be lost. None do: an agent is silent
+    until it is spoken to.
     """
-    if isinstance(opened, (socket.SocketIO, ssl.SSLSocket)):
-        sock = cast("Any", opened)._sock if isinstance(opened, socket.SocketIO) else opened
-        # In a reference cycle, which the garbage collector would take apart in an order that http.client complains of.
-        response = cast("Any", opened)._response
+    sock = cast("Any", opened)._sock if isinstance(opened, socket.SocketIO) else opened
+    # In a reference cycle, which the garbage collector would take apart in an order that http.client complains of.
+    response = cast("Any", opened)._response
 
-        def close() -> None:
-            end_socket(sock)
-            response.close()
+    def close() -> None:
+        end_socket(sock)
+        response.close()
 
-        return _Transport(lambda: SocketStream(sock, response.close), close)
-    if process := getattr(opened, "proc", None):
-        pump = partial(PumpedStream, lambda: process.stdout.read1(SSH_RECEIVE_BYTES), opened.sendall, process.terminate)
-        return _Transport(pump, process.terminate)
-    opened.settimeout(None)  # docker-py had set the one for requests
-    receive = partial(opened.recv, SSH_RECEIVE_BYTES)
-    return _Transport(partial(PumpedStream, receive, opened.sendall, opened.close), opened.close)
+    return _Transport(lambda: SocketStream(sock, response.close), close)
 
 
 def _agent_archive(agent: AgentBinary) -> bytes:

@@ -1,4 +1,4 @@
-"""ByteStreams over what engine clients hand out, a socket or an object that only blocks; the clients stay unknown here.
+"""ByteStreams over the sockets that engine clients hand out; the clients themselves stay unknown here.
 
 Engines that multiplex put an 8-byte header before each piece: kind (1 stdout, 2 stderr, 3 the engine's own words),
 three zeros, and a big-endian u32 size: https://docs.docker.com/reference/api/engine/version/v1.41/, ContainerAttach.
@@ -10,11 +10,8 @@ import asyncio
 import os
 import socket
 import ssl
-import threading
 import weakref
 from collections.abc import Callable
-
-from .blocking import in_thread
 
 HEADER_BYTES = 8
 STDOUT, STDERR, ENGINE = 1, 2, 3
@@ -238,93 +235,6 @@ class SocketStream:
     def _wake_writer(self) -> None:
         if self._progress is not None and not self._progress.done():
             self._progress.set_result(None)
-
-
-class PumpedStream:
-    """A ByteStream over blocking calls, for transports without a socket (ssh): one thread reads, one writes.
-
-    receive: some bytes, b"" at the end. send: all of it. end: make both return, from any thread.
-    """
-
-    def __init__(
-        self, receive: Callable[[], bytes], send: Callable[[bytes], object], end: Callable[[], object]
-    ) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._receive, self._send, self._end = receive, send, end
-        self._incoming = Incoming()
-        self._room = threading.Event()  # clear: the reading thread waits until the reader has caught up
-        self._room.set()
-        self._outgoing: asyncio.Future[None] | None = None
-        self._closed = False
-        threading.Thread(target=self._pump, name="pytest-sandbox-stream", daemon=True).start()
-
-    async def read(self) -> bytes:
-        chunk = await self._incoming.get()
-        self._room.set()
-        return chunk
-
-    async def write(self, chunk: bytes) -> None:
-        if self._incoming.ended:
-            raise BrokenPipeError("the stream to the agent has ended")
-        # A write that was cancelled may still be under way: pieces must not overtake each other.
-        if self._outgoing is not None:
-            await asyncio.wait([self._outgoing])
-        self._outgoing = in_thread(lambda: self._send_all(chunk))
-        try:
-            await asyncio.shield(self._outgoing)
-        except OSError as error:
-            self._incoming.end(f"write to the engine: {error}")
-            raise BrokenPipeError("the stream to the agent has ended") from error
-
-    def evidence(self) -> str:
-        return self._incoming.evidence()
-
-    def close(self) -> None:
-        if self._closed:
-            return
-        self._closed = True
-        self._incoming.end()
-        self._room.set()
-        # In a thread, for it may have to wait for a lock that a write under way is holding.
-        threading.Thread(target=self._finish, name="pytest-sandbox-stream-end", daemon=True).start()
-
-    def let_go(self) -> None:
-        """Nothing to do in a forked child: threads don't survive fork(2), the transport's process is the parent's."""
-
-    def _send_all(self, chunk: bytes) -> None:
-        self._send(chunk)
-
-    def _finish(self) -> None:
-        try:
-            self._end()
-        except OSError:
-            pass  # the other side was first
-
-    def _pump(self) -> None:
-        chunk, failure = b"", ""
-        try:
-            while chunk := self._receive():
-                self._room.wait()
-                if self._closed or not self._deliver(chunk):
-                    return
-        except (OSError, ValueError) as error:  # ValueError: a pipe that was closed under the read
-            failure = f"read from the engine: {error}"
-        self._hand_over(lambda: self._incoming.end(failure))
-
-    def _deliver(self, chunk: bytes) -> bool:
-        def put() -> None:
-            self._incoming.put(memoryview(chunk))
-            if self._incoming.full:
-                self._room.clear()
-
-        return self._hand_over(put)
-
-    def _hand_over(self, action: Callable[[], None]) -> bool:
-        try:
-            self._loop.call_soon_threadsafe(action)
-        except RuntimeError:
-            return False  # the loop has been closed, and with it everyone who could read
-        return True
 
 
 _streams: weakref.WeakSet[SocketStream] = weakref.WeakSet()

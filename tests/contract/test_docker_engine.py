@@ -10,7 +10,6 @@ import itertools
 import os
 import signal
 import socket
-import ssl
 import subprocess
 import sys
 import tempfile
@@ -40,7 +39,7 @@ from pytest_sandbox.errors import (
 )
 from pytest_sandbox.faces import Sandbox
 from pytest_sandbox.models import PullPolicy, SandboxSettings
-from tests.support.engine_proxy import EngineProxy, Fault
+from tests.support.engine_proxy import EngineProxy, Fault, certificates
 
 pytestmark = pytest.mark.docker
 
@@ -699,13 +698,12 @@ async def test_an_engine_behind_tcp_carries_the_stream_as_well(
     tls: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     content = os.urandom(4 * 2**20)
-    with EngineProxy(tls=_certificates(tmp_path) if tls else None) as proxy:
+    with EngineProxy(tls=certificates(tmp_path) if tls else None) as proxy:
         monkeypatch.setenv("DOCKER_HOST", proxy.endpoint)
         if tls:
             monkeypatch.setenv("DOCKER_TLS_VERIFY", "1")
             monkeypatch.setenv("DOCKER_CERT_PATH", str(tmp_path))
-            monkeypatch.delenv("REQUESTS_CA_BUNDLE", raising=False)  # requests prefers it to what docker-py asks for
-            monkeypatch.delenv("CURL_CA_BUNDLE", raising=False)
+            monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/nowhere")  # which requests would prefer
         engine = await DockerEngine.from_environment()
 
         async with await SandboxCore.create(engine, SETTINGS, name) as sandbox:
@@ -713,20 +711,6 @@ async def test_an_engine_behind_tcp_carries_the_stream_as_well(
 
         assert result.stdout == content
         await engine.close()
-
-
-def _certificates(directory: Path) -> ssl.SSLContext:
-    """Make an authority and one certificate that serves both sides, as files that DOCKER_CERT_PATH wants."""
-    command = (
-        "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 1 -subj /CN=127.0.0.1 "
-        "-addext subjectAltName=IP:127.0.0.1 -keyout key.pem -out cert.pem"
-    )
-    subprocess.run(command.split(), cwd=directory, check=True, capture_output=True)
-    (directory / "ca.pem").write_bytes((directory / "cert.pem").read_bytes())
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(directory / "ca.pem"))
-    context.load_cert_chain(directory / "cert.pem", directory / "key.pem")
-    context.verify_mode = ssl.CERT_REQUIRED
-    return context
 
 
 @pytest.mark.parametrize("replaced_by", ["", "mkfifo /dev/ptmx", "ln -s /dev/null /dev/ptmx"])

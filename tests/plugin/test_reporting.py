@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -45,14 +46,14 @@ def error_blocks(result: pytest.RunResult) -> list[list[str]]:
 def test_the_engine_is_named_when_tests_use_it(suite: RunSuite) -> None:
     result = suite(PASSES)
 
-    result.stdout.re_match_lines([rf"sandbox: docker \d+\.\S+ at \S+, linux/(x86_64|aarch64), image {IMAGE}$"])
+    result.stdout.re_match_lines([rf"sandbox: docker \d+\.\S+ at \S+ \(.+\), linux/(x86_64|aarch64), image {IMAGE}$"])
 
 
 def test_the_engine_is_named_by_the_workers(suite: RunSuite) -> None:
     result = suite(PASSES, "-n2")
 
     result.assert_outcomes(passed=1)
-    result.stdout.re_match_lines([rf"sandbox: docker \d+\.\S+ at \S+, linux/(x86_64|aarch64), image {IMAGE}$"])
+    result.stdout.re_match_lines([rf"sandbox: docker \d+\.\S+ at \S+ \(.+\), linux/(x86_64|aarch64), image {IMAGE}$"])
 
 
 def test_the_engine_is_not_asked_when_no_test_uses_it(suite: RunSuite, silent_engine: str) -> None:
@@ -89,6 +90,32 @@ def test_an_engine_that_is_missing_fails_each_test_in_a_few_lines(
         shown = "\n".join(block)
         assert "EngineNotReachable: no container engine answers at unix:///nowhere/docker.sock" in shown
         assert "set DOCKER_HOST" in shown
+
+
+@pytest.mark.parametrize("choice", ["docker", "tcp://127.0.0.1:1"])
+def test_the_engine_may_be_chosen_by_an_option(suite: RunSuite, choice: str) -> None:
+    result = suite(PASSES, f"--sandbox-engine={choice}")
+
+    if choice == "docker":
+        result.assert_outcomes(passed=1)
+    else:
+        result.assert_outcomes(errors=1)
+        result.stdout.fnmatch_lines([f"sandbox: no container engine answers at {choice}: *[Rr]efused", "*"])
+
+
+def test_no_engine_of_the_chosen_kind_fails_each_test_in_a_few_lines(
+    suite: RunSuite, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setenv("PATH", "/nowhere")
+
+    result = suite(PASSES, "--sandbox-engine=podman")
+
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(["sandbox: no container engine was found, *"])
+    (block,) = error_blocks(result)
+    assert len(block) <= 15
+    assert "`podman system service` (started for this run): no such program on PATH" in "\n".join(block)
 
 
 def test_an_engine_that_hangs_is_waited_for_once(suite: RunSuite, silent_engine: str) -> None:

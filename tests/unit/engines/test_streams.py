@@ -1,4 +1,4 @@
-"""Byte streams over real sockets and pipes, and the engine's multiplexing cut everywhere."""
+"""Byte streams over real sockets, and the engine's multiplexing cut everywhere."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from pytest_sandbox.engines.streams import (
     STDERR,
     STDOUT,
     Demultiplexer,
-    PumpedStream,
     SocketStream,
 )
 
@@ -76,25 +75,18 @@ def test_what_is_no_header_is_refused(header: bytes) -> None:
 class Rig:
     """A stream and the engine's end of it, as a blocking socket."""
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self) -> None:
         near, self.far = socket.socketpair()
         self.far.settimeout(10)
-        self.near = near
-        self.stream: SocketStream | PumpedStream
-        if kind == "socket":
-            self.stream = SocketStream(near)
-        else:
-            self.stream = PumpedStream(lambda: near.recv(65536), near.sendall, lambda: near.shutdown(socket.SHUT_RDWR))
+        self.stream = SocketStream(near)
 
 
-@pytest_asyncio.fixture(params=["socket", "pumped"])
-async def rig(request: pytest.FixtureRequest) -> AsyncIterator[Rig]:
-    rig = Rig(request.param)
+@pytest_asyncio.fixture
+async def rig() -> AsyncIterator[Rig]:
+    rig = Rig()
     yield rig
     rig.stream.close()
     rig.far.close()
-    if request.param == "pumped":
-        rig.near.close()
 
 
 @pytest.mark.asyncio
