@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .async_faces import AsyncProcess as AsyncProcess
     from .async_faces import AsyncSandbox as AsyncSandbox
+    from .async_faces import AsyncService as AsyncService
     from .async_faces import AsyncTerminal as AsyncTerminal
     from .async_fixtures import AsyncSandboxFactory as AsyncSandboxFactory
     from .baseline import Baseline as Baseline
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from .errors import InfrastructureError as InfrastructureError
     from .errors import LimitExceeded as LimitExceeded
     from .errors import LimitNotAvailable as LimitNotAvailable
+    from .errors import NoService as NoService
     from .errors import NotAnswering as NotAnswering
     from .errors import OutputTruncated as OutputTruncated
     from .errors import PatchRejected as PatchRejected
@@ -43,11 +45,13 @@ if TYPE_CHECKING:
     from .errors import SandboxError as SandboxError
     from .errors import SandboxLost as SandboxLost
     from .errors import SandboxStartFailed as SandboxStartFailed
+    from .errors import ServiceFailed as ServiceFailed
     from .errors import TerminalEnded as TerminalEnded
     from .errors import TerminalTimeout as TerminalTimeout
     from .errors import UsageError as UsageError
     from .faces import Process as Process
     from .faces import Sandbox as Sandbox
+    from .faces import Service as Service
     from .faces import Terminal as Terminal
     from .fixtures import SandboxFactory as SandboxFactory
     from .image import Image as Image
@@ -72,7 +76,7 @@ if TYPE_CHECKING:
     from .models import TerminalMatch as TerminalMatch
 
 _HOME = {
-    ".async_faces": ("AsyncProcess", "AsyncSandbox", "AsyncTerminal"),
+    ".async_faces": ("AsyncProcess", "AsyncSandbox", "AsyncService", "AsyncTerminal"),
     ".async_fixtures": ("AsyncSandboxFactory",),
     ".baseline": ("Baseline",),
     ".changes": ("Change", "ChangeKind", "Changes"),
@@ -97,17 +101,19 @@ _HOME = {
         "LimitExceeded",
         "LimitNotAvailable",
         "NotAnswering",
+        "NoService",
         "OutputTruncated",
         "PatchRejected",
         "SandboxClosed",
         "SandboxError",
         "SandboxLost",
         "SandboxStartFailed",
+        "ServiceFailed",
         "TerminalEnded",
         "TerminalTimeout",
         "UsageError",
     ),
-    ".faces": ("Process", "Sandbox", "Terminal"),
+    ".faces": ("Process", "Sandbox", "Service", "Terminal"),
     ".fixtures": ("SandboxFactory",),
     ".image": ("Image",),
     ".manifest": ("Directory", "File", "Repository", "Tree"),

@@ -17,13 +17,14 @@ from .core.events import Listener, observed, observed_iterator
 from .core.processes import OutputReader, ProcessHandle
 from .core.sandbox import SandboxCore
 from .core.screen import Screen
+from .core.services import ServiceHandle
 from .core.state import SessionState
 from .core.terminal import TerminalHandle
 from .engines.base import Engine
 from .errors import SandboxError
 from .faces import Operation, OperationIterator, kept_on, new_core, presented, remove_kept, resumed_core, trim
 from .loop import cross, cross_iterate
-from .models import Container, KeptSandbox, Output, SandboxSettings
+from .models import Container, KeptSandbox, Output, ProcessExit, SandboxSettings
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -134,6 +135,42 @@ class AsyncProcess:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self.close()
+
+
+class AsyncService:
+    """The image's own program, which runs in a sandbox beside the commands."""
+
+    def __init__(self, core: ServiceHandle) -> None:
+        self._core = core
+        self.command = core.command
+        self.pid = core.pid
+
+    def __repr__(self) -> str:
+        return f"<AsyncService {self.pid} {self.command!r}>"
+
+    @property
+    def finished(self) -> bool:
+        """Whether it has ended; never waits."""
+        return self._core.finished
+
+    @property
+    def exit(self) -> ProcessExit | None:
+        """How it ended; None while it runs, and if that can't be known."""
+        return self._core.exit
+
+    @property
+    def log(self) -> Coroutine[Any, Any, Output]:
+        """The last mebibyte of what it wrote to either stream; `total_bytes` counts all."""
+        return self._log()
+
+    _log = awaited(ServiceHandle.log)
+
+    wait_for = awaited(ServiceHandle.wait_for)
+    wait = awaited(ServiceHandle.wait)
+    send_signal = awaited(ServiceHandle.send_signal)
+    stop = awaited(ServiceHandle.stop)
+    terminate = awaited(ServiceHandle.terminate)
+    kill = awaited(ServiceHandle.kill)
 
 
 class AsyncTerminal:
@@ -269,12 +306,20 @@ class AsyncSandbox:
     def container(self) -> Container:
         return self._core.container
 
+    @property
+    def service(self) -> AsyncService:
+        """The image's own program, started last, running or not. Raises NoService."""
+        return AsyncService(self._core.service)
+
     # Processes
     exec = awaited(SandboxCore.exec)
     start = awaited(presented(SandboxCore.start, AsyncProcess))
     terminal = awaited(presented(SandboxCore.terminal, AsyncTerminal))
     close_terminals = awaited(SandboxCore.close_terminals)
     sweep = awaited(SandboxCore.sweep)
+
+    # The image's own program
+    start_service = awaited(presented(SandboxCore.start_service, AsyncService))
 
     # Ports
     endpoint = awaited(SandboxCore.endpoint)

@@ -116,7 +116,7 @@ class PreparedBaseline:
         if made.outside is not None and not self._pool.has_outside(core):
             with ExitStack() as undo:
                 undo.callback(lambda: run(self._pool.release(core)))
-                self._baseline(Sandbox(core))
+                self._make_in(core, self._baseline)
                 run(core.reset(made.snapshot))
                 run(self._pool.keep_outside(core, made.outside))
                 undo.pop_all()
@@ -156,7 +156,7 @@ class PreparedBaseline:
         try:
             if not apart and not core.watched:  # the pool has it done only where it needs to know itself
                 run(core.watch_outside())
-            baseline(Sandbox(core))
+            self._make_in(core, baseline)
             # Each ends every process, too: what still ran could change a file behind the snapshot's back.
             changed = run(core.sweep()) is None if apart else bool(run(core.look_outside()))
             snapshot = run(core.snapshot("baseline"))
@@ -170,6 +170,13 @@ class PreparedBaseline:
             return Made(snapshot, outside=outside)
         finally:
             run(self._pool.release(core))
+
+    @staticmethod
+    def _make_in(core: SandboxCore, baseline: Baseline) -> None:
+        """Make it beside the service, if there is one, which is then stopped in good order: what it keeps is whole."""
+        run(core.begin_service())
+        baseline(Sandbox(core))
+        run(core.end_service())
 
 
 @dataclass(frozen=True, slots=True)

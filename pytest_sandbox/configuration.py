@@ -58,6 +58,7 @@ class SandboxSettings:
     network: empty for none (loopback only), else the name of an engine network, `bridge` for the default one.
     timeout: seconds a command may take unless the call says otherwise, None for no limit.
     paranoid: restoring compares every file's content, not only of those whose attributes tell of a change.
+    service: the image's own program runs beside the commands.
     terminals: open at once; beyond it an older one is closed.
     secrets: patterns of names of environment variables whose values are masked in events.
     tolerated: paths and patterns outside of the workspace whose change does not make a container unfit for more tests.
@@ -82,6 +83,7 @@ class SandboxSettings:
     secrets: Sequence[str] = ("*KEY*", "*PASS*", "*SECRET*", "*TOKEN*", "*CREDENTIAL*")
     isolation: Isolation = Isolation.WORKSPACE
     paranoid: bool = False
+    service: bool = False
     terminals: int = 64
 
     @property

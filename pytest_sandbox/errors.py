@@ -5,6 +5,7 @@
     │   ├── CommandFailed             exit code other than 0, with check=True
     │   ├── OutputEnded               an output stream is over, and the awaited line was not in it
     │   ├── TerminalEnded             a terminal's command is over, and what was awaited can't come any more
+    │   ├── ServiceFailed             the image's own program is over, and what was awaited can't come any more
     │   ├── CommandLost               how it ended can't be known: something in the sandbox killed its supervisor
     │   └── CommandNotStarted         it never began, errno says why
     │       ├── CommandNotFound
@@ -56,6 +57,7 @@
         ├── PortTaken                 the port of the tests' machine that was asked for
         ├── WorkspaceRootProtected
         ├── NothingToCompareWith
+        ├── NoService                 the image has no program of its own, or it was not started
         ├── NotKept
         ├── InvalidState
         ├── NotOurs
@@ -75,10 +77,11 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
-    from .models import ExecResult
+    from .models import ExecResult, ProcessExit
 
 TAIL_LINES = 5  # of each stream, in a message: two tails and three lines of text stay below 15 lines
 TAIL_WIDTH = 160
+SERVICE_LINES = 10  # of its log: why a program could not start is rarely in its last line
 BUILD_LINES = 20  # of the log of a build that failed: its last step, mostly
 
 
@@ -145,7 +148,7 @@ class CommandFailed(CommandError):
         )
 
 
-def _end(result: ExecResult) -> str:
+def _end(result: ExecResult | ProcessExit) -> str:
     end = f"exit code {result.exit_code}" if result.exit_code >= 0 else f"signal {-result.exit_code}"
     return f"{end} after {result.duration:.2f} s"
 
@@ -304,6 +307,26 @@ class OutputEnded(CommandError):
         return f"`{shown(self.command)}` ended its output without a line with {self.awaited!r}" + tail(
             self.seen, "its last lines"
         )
+
+
+class ServiceFailed(CommandError):
+    """The image's own program has ended by itself, so what was awaited can't come any more.
+
+    end: how it ended, None if that can't be known. awaited: what did not come. log: the last that it wrote.
+    """
+
+    def __init__(
+        self, command: str | Sequence[str], sandbox: str, end: ProcessExit | None, awaited: str, log: bytes
+    ) -> None:
+        self.command, self.sandbox, self.end, self.awaited, self.log = command, sandbox, end, awaited, log
+        super().__init__(command, sandbox, end, awaited, log)
+
+    def __str__(self) -> str:
+        how = "in a way that can't be known" if self.end is None else f"with {_end(self.end)}"
+        hits = "".join(f" ({hit})" for hit in self.end.limits) if self.end is not None else ""
+        return (
+            f"the service of {self.sandbox}, `{shown(self.command)}`, has ended {how}{hits}, and {self.awaited}"
+        ) + (tail(self.log, "its log", SERVICE_LINES) or "\nits log is empty")
 
 
 class LimitExceeded(SandboxError):
@@ -923,6 +946,17 @@ class NothingToCompareWith(UsageError):
             f"changes of sandbox {self.sandbox}: since when? It was never brought to a snapshot; "
             "take one with `before = sandbox.snapshot()`, then ask for changes(since=before)"
         )
+
+
+class NoService(UsageError):
+    """A sandbox has no service: its image has no program of its own, or it was not started."""
+
+    def __init__(self, sandbox: str, reason: str) -> None:
+        self.sandbox, self.reason = sandbox, reason
+        super().__init__(sandbox, reason)
+
+    def __str__(self) -> str:
+        return f"sandbox {self.sandbox} has no service: {self.reason}"
 
 
 class NotKept(UsageError):

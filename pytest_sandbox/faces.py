@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Mapping
+from contextlib import AsyncExitStack
 from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, overload
@@ -16,12 +17,13 @@ from .core.events import Journal, Listener, observed, observed_iterator
 from .core.processes import OutputReader, ProcessHandle
 from .core.sandbox import SandboxCore
 from .core.screen import Screen
+from .core.services import ServiceHandle
 from .core.state import SessionState
 from .core.terminal import TerminalHandle
 from .engines.base import Engine
 from .errors import NotOurs, SandboxError
 from .loop import iterate, run
-from .models import Container, KeptSandbox, Output, SandboxSettings
+from .models import Container, KeptSandbox, Output, ProcessExit, SandboxSettings
 
 logger = logging.getLogger(__name__)
 
@@ -159,6 +161,42 @@ class Process:
         self.close()
 
 
+class Service:
+    """The image's own program, which runs in a sandbox beside the commands."""
+
+    def __init__(self, core: ServiceHandle) -> None:
+        self._core = core
+        self.command = core.command
+        self.pid = core.pid
+
+    def __repr__(self) -> str:
+        return f"<Service {self.pid} {self.command!r}>"
+
+    @property
+    def finished(self) -> bool:
+        """Whether it has ended; never waits."""
+        return self._core.finished
+
+    @property
+    def exit(self) -> ProcessExit | None:
+        """How it ended; None while it runs, and if that can't be known."""
+        return self._core.exit
+
+    @property
+    def log(self) -> Output:
+        """The last mebibyte of what it wrote to either stream; `total_bytes` counts all."""
+        return self._log()
+
+    _log = blocking(ServiceHandle.log)
+
+    wait_for = blocking(ServiceHandle.wait_for)
+    wait = blocking(ServiceHandle.wait)
+    send_signal = blocking(ServiceHandle.send_signal)
+    stop = blocking(ServiceHandle.stop)
+    terminate = blocking(ServiceHandle.terminate)
+    kill = blocking(ServiceHandle.kill)
+
+
 class Terminal:
     """A command on a terminal of its own, driven and looked at."""
 
@@ -292,12 +330,20 @@ class Sandbox:
     def container(self) -> Container:
         return self._core.container
 
+    @property
+    def service(self) -> Service:
+        """The image's own program, started last, running or not. Raises NoService."""
+        return Service(self._core.service)
+
     # Processes
     exec = blocking(SandboxCore.exec)
     start = blocking(presented(SandboxCore.start, Process))
     terminal = blocking(presented(SandboxCore.terminal, Terminal))
     close_terminals = blocking(SandboxCore.close_terminals)
     sweep = blocking(SandboxCore.sweep)
+
+    # The image's own program
+    start_service = blocking(presented(SandboxCore.start_service, Service))
 
     # Ports
     endpoint = blocking(SandboxCore.endpoint)
@@ -359,7 +405,12 @@ class Sandbox:
 async def new_core(
     settings: SandboxSettings, engine: Engine | None, events: Listener | None, *, keep: bool
 ) -> SandboxCore:
-    return await SandboxCore.create(await _found(engine), settings, keep=keep, journal=_journal(events))
+    core = await SandboxCore.create(await _found(engine), settings, keep=keep, journal=_journal(events))
+    async with AsyncExitStack() as undo:
+        undo.push_async_callback(core.close)
+        await core.begin_service()
+        undo.pop_all()
+    return core
 
 
 async def resumed_core(

@@ -47,21 +47,25 @@ class SandboxFactory:
         self._ended = ended
         self._pool = pool
 
-    def __call__(self, *, from_: Snapshot | None = None, name: str | None = None, **overrides: object) -> Sandbox:
+    def __call__(
+        self, *, from_: Snapshot | None = None, baseline: bool = True, name: str | None = None, **overrides: object
+    ) -> Sandbox:
         """Return a sandbox; the keywords are those of the marker, and win over it. Raises InvalidSetting, NameTaken.
 
-        from_: a snapshot to begin with instead of the baseline, of whichever sandbox. name: the sandboxes that have
-        one are in a network of their own, in which they reach each other by it.
+        from_: a snapshot to begin with instead of the baseline, of whichever sandbox. baseline: whether to begin with
+        it at all; without, with what the image has. name: the sandboxes that have one are in a network of their own, in
+        which they reach each other by it.
         """
         from .faces import Sandbox
         from .loop import run
 
         settings = settings_table.overridden(self._settings, overrides, "sandbox_factory")
         network = None if name is None else self._network  # made now, to end after those in it
-        core = self._baseline.lease(settings, instead=from_)
+        core = self._baseline.lease(settings, instead=from_) if baseline else run(self._pool.lease(settings, from_))
         self._ended.callback(self._release, core)
         if network is not None and name is not None:
             run(network.join(core, name))
+        run(core.begin_service())  # in its network, at the baseline
         return Sandbox(core)
 
     @cached_property

@@ -256,10 +256,26 @@ def _shown(path: PurePosixPath) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class ImageProgram:
+    """What an image runs by itself, as it is configured.
+
+    entrypoint, arguments: ENTRYPOINT and CMD; with neither there is nothing to run. directory: WORKDIR. stop_signal:
+    STOPSIGNAL, a name or a number.
+    """
+
+    entrypoint: tuple[str, ...] = ()
+    arguments: tuple[str, ...] = ()
+    directory: str = "/"
+    stop_signal: str = "SIGTERM"
+
+
+@dataclass(frozen=True, slots=True)
 class Container:
     """A started container, as the engine knows it.
 
     image_digest: content id of the image it was made from. image_user: the USER of the image, empty for root.
+    program: what the image would run. volumes: directories of the image that are volumes, the workspace not counted:
+    nothing restores them.
     """
 
     id: str
@@ -267,6 +283,8 @@ class Container:
     image: str
     image_digest: str
     image_user: str
+    program: ImageProgram = ImageProgram()  # immutable
+    volumes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

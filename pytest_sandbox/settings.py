@@ -283,6 +283,9 @@ TABLE = (
     Setting("workspace", ABSOLUTE_PATH, "Directory that is restored between tests, and the commands' own."),
     Setting("user", USER, "Whom commands run as."),
     Setting("users", USERS, "Users that sandboxes have besides the image's, with a home directory and groups."),
+    Setting(
+        "service", FLAG, "Run the image's own program, its ENTRYPOINT and CMD, beside the commands: anew for each test."
+    ),
     Setting("network", NETWORK, "Network of the sandbox; `none` leaves it the loopback interface only."),
     Setting("memory", MEMORY, "Memory of a sandbox, in which `/tmp` and `/var/tmp` count too."),
     Setting("cpus", NUMBER, "CPU cores of a sandbox; fractions are taken."),

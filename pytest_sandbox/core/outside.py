@@ -41,8 +41,7 @@ class OutsideOperations(SessionBase):
 
     async def look_outside(self) -> OutsideChanges:
         """Kill every process; say what has changed since watch_outside(), but for what the settings tolerate."""
-        async with self.channel(Kind.SWEEP, b"") as channel:
-            swept = BodyReader(await channel.result())
+        swept = await self._sweep()
         swept.u32()
         noticed = swept.u8()
         if noticed == UNCHANGED:

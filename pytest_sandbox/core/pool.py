@@ -148,8 +148,8 @@ class SandboxPool:
         changes = OutsideChanges()
         fit = isolation is Isolation.NONE
         # The engine has written to the hosts and resolv.conf of one that was in a network, which is told from what the
-        # test wrote there by nobody: such a container is used up.
-        if isolation is Isolation.WORKSPACE and not networked:
+        # test wrote there by nobody; and nobody looks into the image's volumes. Such a container is used up.
+        if isolation is Isolation.WORKSPACE and not networked and not sandbox.container.volumes:
             try:
                 changes = await sandbox.look_outside()
                 # Of what was changed before, the engine could not tell whether it was changed again.

@@ -29,7 +29,8 @@ from ..errors import (
 )
 from ..models import Endpoint
 from .files import FileOperations
-from .processes import ProcessHandle, ProcessOperations
+from .processes import ProcessHandle
+from .services import ServiceOperations
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +53,7 @@ class _Forwarding:
     connections: set[asyncio.Task[None]] = field(default_factory=set)
 
 
-class PortOperations(ProcessOperations, FileOperations):
+class PortOperations(ServiceOperations, FileOperations):
     """endpoint, and wait_for_…"""
 
     async def endpoint(self, port: int, *, host_port: int = 0) -> Endpoint:
@@ -89,8 +90,8 @@ class PortOperations(ProcessOperations, FileOperations):
     async def wait_for_port(self, port: int, *, timeout: float = DEFAULT_WAIT) -> Endpoint:
         """Return the endpoint of a port once a program in the sandbox accepts connections there.
 
-        Raises NotAnswering after `timeout` seconds, with what was tried and what listens instead; what endpoint()
-        raises; SandboxLost.
+        Raises NotAnswering after `timeout` seconds, with what was tried and what listens instead; ServiceFailed as soon
+        as the sandbox's service has ended by itself; what endpoint() raises; SandboxLost.
         """
 
         async def accepted() -> tuple[bool, str]:
@@ -133,7 +134,8 @@ class PortOperations(ProcessOperations, FileOperations):
     async def wait_for_command(self, command: str | Sequence[str], *, timeout: float = DEFAULT_WAIT) -> None:
         """Return once a command succeeds; it is run again and again.
 
-        Raises NotAnswering after `timeout` seconds, with the last run's result; CommandNotStarted at once; SandboxLost.
+        Raises NotAnswering after `timeout` seconds, with the last run's result; CommandNotStarted at once;
+        ServiceFailed; SandboxLost.
         """
         deadline = asyncio.get_running_loop().time() + timeout
 
@@ -213,23 +215,14 @@ class PortOperations(ProcessOperations, FileOperations):
             writer.close()
 
     async def _until(self, what: str, attempt: Callable[[], Awaitable[tuple[bool, str]]], timeout: float) -> None:
-        """Try until an attempt says yes; it also says what it saw. Raises NotAnswering."""
-        seen, pause = "no answer yet", FIRST_PAUSE
+        """Try until an attempt says yes; it also says what it saw. Raises NotAnswering, ServiceFailed."""
+        attempts = _Attempts(attempt)
         try:
             async with asyncio.timeout(timeout):
-                while True:
-                    try:
-                        answers, seen = await attempt()
-                    except CommandNotStarted:
-                        raise
-                    except OSError as error:
-                        answers, seen = False, (error.strerror or str(error)).lower()
-                    if answers:
-                        return
-                    await asyncio.sleep(pause)
-                    pause = min(2 * pause, LONGEST_PAUSE)
+                trying = asyncio.create_task(attempts.until_one_succeeds(), name=f"waiting for {what}")
+                await self._unless_service_fails(trying, attempts.tried, f"{what} did not answer")
         except TimeoutError:
-            raise NotAnswering(what, self.name, timeout, seen, await self._listening()) from None
+            raise NotAnswering(what, self.name, timeout, attempts.seen, await self._listening()) from None
 
     async def _listening(self) -> tuple[int, ...]:
         """The TCP ports that something in the sandbox listens on, as far as it shows them."""
@@ -241,6 +234,29 @@ class PortOperations(ProcessOperations, FileOperations):
                 continue  # a kernel without IPv6, or a sandbox that has hidden it
             ports |= {int(number, 16) for number in _LISTENING.findall(rows)}
         return tuple(sorted(ports))
+
+
+class _Attempts:
+    """Something tried again and again. seen: by the last one that is over. tried: one is."""
+
+    def __init__(self, attempt: Callable[[], Awaitable[tuple[bool, str]]]) -> None:
+        self.seen, self.tried = "no answer yet", asyncio.Event()
+        self._attempt = attempt
+
+    async def until_one_succeeds(self) -> None:
+        pause = FIRST_PAUSE
+        while True:
+            try:
+                answers, self.seen = await self._attempt()
+            except CommandNotStarted:
+                raise
+            except OSError as error:
+                answers, self.seen = False, (error.strerror or str(error)).lower()
+            if answers:
+                return
+            self.tried.set()
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
 
 
 async def _send(reader: asyncio.StreamReader, process: ProcessHandle) -> None:

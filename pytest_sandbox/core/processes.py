@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import BinaryIO, Final, Self
 
 from ..agent.client import HIT_MEMORY, HIT_PIDS, AgentFailure, Channel, ExitReport
-from ..agent.wire import MAX_OPEN, MAX_WINDOW, UNLIMITED, BodyReader, BodyWriter, Kind, Request, from_wire, to_wire
+from ..agent.wire import MAX_OPEN, MAX_WINDOW, UNLIMITED, BodyWriter, Kind, Request, from_wire, to_wire
 from ..errors import (
     TAIL_LINES,
     CommandFailed,
@@ -156,9 +156,7 @@ class ProcessOperations(SessionBase):
 
     async def sweep(self) -> int:
         """Kill every process in the sandbox but the agent; return how many there were."""
-        async with self.channel(Kind.SWEEP, b"") as channel:
-            result = BodyReader(await channel.result())
-            return result.u32()
+        return (await self._sweep()).u32()
 
     def _exec_body(
         self,
@@ -252,15 +250,7 @@ class RunningCommand:
                         report = await self._channel.exit()
                 except TimeoutError:
                     raise ProcessStillRunning(self.command, timeout or 0) from None
-        return ProcessExit(
-            exit_code=report.status,
-            duration=report.duration,
-            usage=_usage(report),
-            survivors=report.survivors,
-            stdout_bytes=report.stdout,
-            stderr_bytes=report.stderr,
-            limits=_limits(report, self._session.settings),
-        )
+        return process_exit(report, self._session.settings)
 
     async def close(self) -> None:
         """Kill what is left of its tree and wait until it is gone. Idempotent; no error if the sandbox is gone."""
@@ -417,6 +407,19 @@ def _limits(report: ExitReport, settings: SandboxSettings) -> tuple[LimitHit, ..
     if settings.file_size is not None and report.status in (-SIGNALS["XFSZ"], 128 + SIGNALS["XFSZ"]):
         hits.append(LimitHit(Limit.FILE_SIZE, settings.file_size))
     return tuple(hits)
+
+
+def process_exit(report: ExitReport, settings: SandboxSettings) -> ProcessExit:
+    """How a command ended whose output went elsewhere."""
+    return ProcessExit(
+        exit_code=report.status,
+        duration=report.duration,
+        usage=_usage(report),
+        survivors=report.survivors,
+        stdout_bytes=report.stdout,
+        stderr_bytes=report.stderr,
+        limits=_limits(report, settings),
+    )
 
 
 def _usage(report: ExitReport) -> ResourceUsage:

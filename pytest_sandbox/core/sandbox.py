@@ -118,7 +118,7 @@ class SandboxCore(TerminalOperations, PortOperations, PatchOperations, SnapshotO
         keep: bool = False,
         journal: Journal | None = None,
     ) -> Self:
-        """Start a container and return when commands can run in it.
+        """Start a container and return when commands can run in it. A service is begun by begin_service().
 
         A failure at any step, or a cancellation, leaves nothing behind.
         keep: it lives on when this process ends or loses it; until it is closed, here or by who resumes it.
@@ -216,6 +216,7 @@ class SandboxCore(TerminalOperations, PortOperations, PatchOperations, SnapshotO
             core = await cls.create(engine, settings, keep=bool(state.identity))
             undo.push_async_callback(core.close)
             await core.restore(Snapshot("resumed", archive))
+            await core.begin_service()
             undo.pop_all()
         return core
 
@@ -294,14 +295,16 @@ class SandboxCore(TerminalOperations, PortOperations, PatchOperations, SnapshotO
         Raises what create() and restore() raise.
         """
         snapshot = await self.snapshot("fork")
-        if self.home is not None:
-            fork = await self.home.lease(self.settings, snapshot)
-        else:
-            async with AsyncExitStack() as undo:
+        async with AsyncExitStack() as undo:
+            if self.home is not None:
+                fork = await self.home.lease(self.settings, snapshot)
+                undo.push_async_callback(self.home.release, fork)
+            else:
                 fork = await type(self).create(self._engine, self.settings, journal=self.journal)
                 undo.push_async_callback(fork.close)
                 await fork.restore(snapshot)
-                undo.pop_all()
+            await fork.begin_service()
+            undo.pop_all()
         self._forks.append(fork)
         if self._closing is not None:  # meanwhile; whoever closed it did not know of this fork
             await self.end_forks()

@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 from types import MappingProxyType
 
 from ..agent.client import DEFAULT_WINDOW, AgentClient, Channel, ConnectionLost
-from ..agent.wire import Kind, to_wire
+from ..agent.wire import BodyReader, Kind, to_wire
 from ..engines.base import Engine, Started
 from ..errors import EngineError, SandboxClosed, SandboxError, SandboxLost
 from ..models import Container, SandboxSettings
@@ -70,6 +70,11 @@ class SessionBase:
         """
         async with self.losing(), self._client.channel(kind, body, window=window) as channel:
             yield channel
+
+    async def _sweep(self) -> BodyReader:
+        """Kill every process in the sandbox but the agent; return what that says of it (SWEEP in docs/protocol.md)."""
+        async with self.channel(Kind.SWEEP, b"") as channel:
+            return BodyReader(await channel.result())
 
     @asynccontextmanager
     async def losing(self) -> AsyncIterator[None]:

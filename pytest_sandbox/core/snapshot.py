@@ -158,8 +158,7 @@ class SnapshotOperations(SessionBase):
 
         Those are /tmp, /var/tmp and /dev/shm. Without a snapshot the workspace stays as it is.
         """
-        async with self.channel(Kind.SWEEP, b"") as channel:
-            await channel.result()
+        await self._sweep()
         work = [] if snapshot is None else [self._bring_to(snapshot, quiet=True)]
         # An agent that is not the init of a container has the machine's own /tmp.
         if self.in_container:

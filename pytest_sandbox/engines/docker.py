@@ -51,6 +51,7 @@ from ..models import (
     ChangeKind,
     Container,
     EngineDescription,
+    ImageProgram,
     KeptSandbox,
     PullPolicy,
     RootChange,
@@ -303,8 +304,7 @@ class DockerEngine:
                 self._api.start(container)
             _check(given_up)
             undo.pop_all()
-        user = (image["Config"] or {}).get("User") or ""
-        return _Attached(Container(container, name, str(settings.image), image["Id"], user), transport)
+        return _Attached(_container(container, name, str(settings.image), image, settings.workspace), transport)
 
     async def _undo(self, thread: asyncio.Future[_Attached]) -> None:
         """Wait for a start that nobody wants any more, and take back what it made."""
@@ -400,9 +400,7 @@ class DockerEngine:
             command = [f"{AGENT_DIRECTORY}/{AGENT_NAME}", "join", "1"]
             process = self._api.exec_create(found["Id"], command, stdin=True, user="0:0", workdir="/")
             opened = self._api.exec_start(process["Id"], socket=True)
-        user = (image["Config"] or {}).get("User") or ""
-        name = found["Name"].lstrip("/")
-        return _Attached(Container(found["Id"], name, kept.image, found["Image"], user), _transport(opened))
+        return _Attached(_container(found["Id"], found["Name"].lstrip("/"), kept.image, image), _transport(opened))
 
     # --- the agent's volume ---------------------------------------------------------------------------------------
 
@@ -702,6 +700,21 @@ class _GivenUp(SandboxError):
 _CHANGE_KINDS = (ChangeKind.MODIFIED, ChangeKind.ADDED, ChangeKind.REMOVED)  # the engine's numbers for them
 
 _fillings = itertools.count(1)  # two engines in one process may fill at once, and a container's name is only once
+
+
+def _container(
+    identity: str, name: str, image_name: str, image: Mapping[str, Any], workspace: PurePosixPath | None = None
+) -> Container:
+    """Describe a container by the image that it was made from, as the engine has inspected that."""
+    config = image["Config"] or {}
+    program = ImageProgram(
+        entrypoint=tuple(config.get("Entrypoint") or ()),
+        arguments=tuple(config.get("Cmd") or ()),
+        directory=config.get("WorkingDir") or "/",
+        stop_signal=config.get("StopSignal") or "SIGTERM",
+    )
+    volumes = tuple(path for path in config.get("Volumes") or () if PurePosixPath(path) != workspace)
+    return Container(identity, name, image_name, image["Id"], config.get("User") or "", program, volumes)
 
 
 def _labels(run: Run, identity: str = "") -> dict[str, str]:

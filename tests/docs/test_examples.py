@@ -80,7 +80,7 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("face", [faces.Sandbox, faces.Process, faces.ProcessOutput, faces.Terminal])
+@pytest.mark.parametrize("face", [faces.Sandbox, faces.Process, faces.ProcessOutput, faces.Service, faces.Terminal])
 def test_the_reference_names_every_operation(face: type) -> None:
     reference = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
 

@@ -23,6 +23,7 @@ from pytest_sandbox.errors import EngineRequestFailed, NotOurs
 from pytest_sandbox.models import (
     Container,
     EngineDescription,
+    ImageProgram,
     KeptSandbox,
     RootChange,
     SandboxSettings,
@@ -79,10 +80,14 @@ class PipeStream:
 
 @dataclass
 class SubprocessEngine:
-    """An Engine. agent: the program that it starts, as argv. environment: what it and its commands inherit."""
+    """An Engine. agent: the program that it starts, as argv. environment: what it and its commands inherit.
+
+    program: what its image, if it had one, would run.
+    """
 
     agent: tuple[str, ...] = field(default_factory=lambda: (str(agent_path()),))
     environment: dict[str, str] = field(default_factory=lambda: dict(os.environ))
+    program: ImageProgram = field(default_factory=ImageProgram)
     names: dict[str, str] = field(default_factory=dict)  # of agents not yet removed, each with its container's id
     identities: dict[str, str] = field(default_factory=dict)  # of those to be kept, by id
     _joined: dict[str, list[tuple[Process, PipeStream]]] = field(default_factory=dict)
@@ -101,7 +106,7 @@ class SubprocessEngine:
 
     async def start(self, settings: SandboxSettings, name: str, *, identity: str = "") -> Started:
         process, stream = await self._spawn(*(["stay"] if identity else []))
-        container = Container(str(process.pid), name, "none", "none", "")
+        container = Container(str(process.pid), name, "none", "none", "", self.program)
         self._agents[container.id] = process, stream
         self.names[name] = container.id
         if identity:

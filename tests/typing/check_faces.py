@@ -9,12 +9,14 @@ from pytest_sandbox import (
     Archive,
     AsyncProcess,
     AsyncSandbox,
+    AsyncService,
     ExecResult,
     FileStat,
     Process,
     ProcessExit,
     Sandbox,
     SandboxFactory,
+    Service,
     Snapshot,
 )
 
@@ -26,6 +28,9 @@ def blocking(sandbox: Sandbox) -> None:
     assert_type(sandbox.list_dir(), list[FileStat])
     assert_type(sandbox.persist(), Archive)
     assert_type(sandbox.snapshot(), Snapshot)
+    assert_type(sandbox.start_service("--port", "7000"), Service)
+    assert_type(sandbox.service.log.text, str)
+    assert_type(sandbox.service.stop(), ProcessExit | None)
     with sandbox.start("cat") as process:
         assert_type(process, Process)
         assert_type(process.wait(), ProcessExit)
@@ -39,6 +44,8 @@ async def awaited(sandbox: AsyncSandbox) -> None:
     assert_type(await sandbox.list_dir(), list[FileStat])
     assert_type(await sandbox.persist(), Archive)
     assert_type(await sandbox.snapshot(), Snapshot)
+    assert_type(await sandbox.start_service(), AsyncService)
+    assert_type((await sandbox.service.log).text, str)
     async with await sandbox.start("cat") as process:
         assert_type(process, AsyncProcess)
         assert_type(await process.wait(), ProcessExit)

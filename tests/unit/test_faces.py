@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 import pytest_sandbox
-from pytest_sandbox.async_faces import AsyncProcess, AsyncProcessOutput, AsyncSandbox, AsyncTerminal
+from pytest_sandbox.async_faces import AsyncProcess, AsyncProcessOutput, AsyncSandbox, AsyncService, AsyncTerminal
 from pytest_sandbox.core.sandbox import SandboxCore
 from pytest_sandbox.errors import SandboxClosed, SandboxError
-from pytest_sandbox.faces import Process, ProcessOutput, Sandbox, Terminal, blocking, blocking_iterator
+from pytest_sandbox.faces import Process, ProcessOutput, Sandbox, Service, Terminal, blocking, blocking_iterator
 
 
 class Core:
@@ -92,7 +92,8 @@ def test_every_operation_of_the_core_is_on_the_face() -> None:
         if not name.startswith("_") and (inspect.iscoroutinefunction(member) or inspect.isasyncgenfunction(member))
     }
 
-    inner = {"create", "close_ports", "end_forks", "end_lease", "look_outside", "watch_outside"}
+    inner = {"create", "close_ports", "look_outside", "watch_outside"}
+    inner |= {"begin_service", "end_forks", "end_lease", "end_service"}
     assert operations - inner <= set(vars(Sandbox))
 
 
@@ -106,6 +107,7 @@ ONLY_AWAITED = {"__aenter__", "__aexit__", "__aiter__"}
         (Sandbox, AsyncSandbox),
         (Process, AsyncProcess),
         (ProcessOutput, AsyncProcessOutput),
+        (Service, AsyncService),
         (Terminal, AsyncTerminal),
     ],
 )
