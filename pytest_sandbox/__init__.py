@@ -74,6 +74,7 @@ if TYPE_CHECKING:
     from .models import ResourceUsage as ResourceUsage
     from .models import SandboxSettings as SandboxSettings
     from .models import TerminalMatch as TerminalMatch
+    from .secret import Secret as Secret
 
 _HOME = {
     ".async_faces": ("AsyncProcess", "AsyncSandbox", "AsyncService", "AsyncTerminal"),
@@ -134,6 +135,7 @@ _HOME = {
         "SandboxSettings",
         "TerminalMatch",
     ),
+    ".secret": ("Secret",),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 

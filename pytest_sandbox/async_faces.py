@@ -25,6 +25,7 @@ from .errors import SandboxError
 from .faces import Operation, OperationIterator, kept_on, new_core, presented, remove_kept, resumed_core, trim
 from .loop import cross, cross_iterate
 from .models import Container, KeptSandbox, Output, ProcessExit, SandboxSettings
+from .secret import Secret
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -266,7 +267,7 @@ class AsyncSandbox:
         engine: Engine | None = None,
         *,
         store: Path | None = None,
-        environment: Mapping[str, str] | None = None,
+        environment: Mapping[str, str | Secret] | None = None,
         events: Listener | None = None,
     ) -> Self:
         """Go on with a kept session, or with its last snapshot: see SandboxCore.resume."""

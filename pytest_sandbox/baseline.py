@@ -14,6 +14,7 @@ from .keeping import IMAGE_LABEL, IMAGE_NAME, Made
 from .loop import run
 from .manifest import Entry, check_sources, entries
 from .models import Isolation, PullPolicy
+from .secret import Secret
 from .settings import overridden
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class Baseline:
     network, say. That sandbox is made for the purpose; what is done outside of its workspace is lost, without system.
     """
 
-    files: Mapping[str, str | bytes | tuple[str | bytes, int] | Entry] = field(default_factory=dict)
+    files: Mapping[str, str | bytes | Secret | tuple[str | bytes | Secret, int] | Entry] = field(default_factory=dict)
     trees: Mapping[str, Path | Entry] = field(default_factory=dict)
     commands: Sequence[str | Sequence[str]] = ()
     prepare: Callable[[Sandbox], object] | None = None

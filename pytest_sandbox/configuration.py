@@ -1,15 +1,14 @@
-"""What a sandbox is made from. Kept apart from the other models because every pytest run loads it, used or not.
-
-It imports nothing of ours.
-"""
+"""What a sandbox is made from. Kept apart from the other models because every pytest run loads it, used or not."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import Enum
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
+
+from .secret import MASK, Secret, hidden_names
 
 if TYPE_CHECKING:
     from .image import Image
@@ -60,7 +59,7 @@ class SandboxSettings:
     paranoid: restoring compares every file's content, not only of those whose attributes tell of a change.
     service: the image's own program runs beside the commands.
     terminals: open at once; beyond it an older one is closed.
-    secrets: patterns of names of environment variables whose values are masked in events.
+    secrets: patterns of names of environment variables whose values are shown nowhere; nor is a Secret.
     tolerated: paths and patterns outside of the workspace whose change does not make a container unfit for more tests.
     """
 
@@ -69,7 +68,7 @@ class SandboxSettings:
     workspace: PurePosixPath = PurePosixPath("/workspace")  # noqa: RUF009  # immutable
     user: str = ""
     users: Sequence[str] = ()
-    environment: Mapping[str, str] = field(default_factory=dict)
+    environment: Mapping[str, str | Secret] = field(default_factory=dict)
     network: str = ""
     memory: int = 2048 * MEBIBYTE
     cpus: float = 2.0
@@ -85,6 +84,16 @@ class SandboxSettings:
     paranoid: bool = False
     service: bool = False
     terminals: int = 64
+
+    def __post_init__(self) -> None:
+        if self.environment:
+            hidden_names(self.environment, self.secrets)  # remembered, before anybody can show them
+
+    def __repr__(self) -> str:
+        hidden = hidden_names(self.environment, self.secrets)
+        shown = {name: MASK if name in hidden else value for name, value in self.environment.items()}
+        values = {each.name: getattr(self, each.name) for each in fields(self)} | {"environment": shown}
+        return f"SandboxSettings({', '.join(f'{name}={value!r}' for name, value in values.items())})"
 
     @property
     def container_key(self) -> tuple[object, ...]:

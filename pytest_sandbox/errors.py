@@ -1,4 +1,4 @@
-"""Every exception of the package; it imports nothing of ours.
+"""Every exception of the package; of ours it imports what keeps secrets out of messages.
 
     SandboxError
     ├── CommandError                  the command failed
@@ -76,6 +76,8 @@ from collections.abc import Sequence
 from enum import Enum
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from .secret import masked
+
 if TYPE_CHECKING:
     from .models import ExecResult, ProcessExit
 
@@ -95,15 +97,15 @@ class FailureClass(Enum):
 
 
 def shown(command: str | Sequence[str]) -> str:
-    """One line of at most 200 characters for a command, as a shell would take it."""
-    text = command if isinstance(command, str) else shlex.join(command)
+    """One line of at most 200 characters for a command, as a shell would take it, secrets masked."""
+    text = masked(command if isinstance(command, str) else shlex.join(command))
     line = " ".join(text.split()) if isinstance(command, str) else text.replace("\n", "\\n")
     return line if len(line) <= 200 else line[:197] + "..."
 
 
 def tail(stream: bytes, name: str, count: int = TAIL_LINES) -> str:
-    """The last lines of an output stream, each below the name, or nothing when it is empty."""
-    lines = stream.decode("utf-8", "replace").rstrip().splitlines()
+    """The last lines of an output stream, secrets masked, each below the name, or nothing when it is empty."""
+    lines = masked(stream.decode("utf-8", "replace")).rstrip().splitlines()
     if not lines:
         return ""
     cut = [line if len(line) <= TAIL_WIDTH else line[: TAIL_WIDTH - 3] + "..." for line in lines[-count:]]
@@ -290,7 +292,7 @@ class TerminalEnded(CommandError):
 
 def _seen(screen: str, stream: str) -> str:
     """What a terminal shows, for people to look at."""
-    return (f"\n{screen}" if screen else "") + tail(stream.encode(errors="replace"), "stream")
+    return (f"\n{masked(screen)}" if screen else "") + tail(stream.encode(errors="replace"), "stream")
 
 
 # --- it hit a limit -------------------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from .engines.base import Engine
 from .errors import NotOurs, SandboxError
 from .loop import iterate, run
 from .models import Container, KeptSandbox, Output, ProcessExit, SandboxSettings
+from .secret import Secret
 
 logger = logging.getLogger(__name__)
 
@@ -290,7 +291,7 @@ class Sandbox:
         engine: Engine | None = None,
         *,
         store: Path | None = None,
-        environment: Mapping[str, str] | None = None,
+        environment: Mapping[str, str | Secret] | None = None,
         events: Listener | None = None,
     ) -> Self:
         """Go on with a kept session, or with its last snapshot: see SandboxCore.resume."""
@@ -417,7 +418,7 @@ async def resumed_core(
     state: SessionState,
     engine: Engine | None,
     store: Path | None,
-    environment: Mapping[str, str] | None,
+    environment: Mapping[str, str | Secret] | None,
     events: Listener | None,
 ) -> SandboxCore:
     return await SandboxCore.resume(

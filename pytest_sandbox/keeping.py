@@ -19,6 +19,7 @@ from .core.snapshot import Snapshot
 from .core.store import Kept, Store
 from .errors import EngineError
 from .loop import run
+from .secret import Secret
 
 if TYPE_CHECKING:
     from .baseline import Baseline
@@ -139,7 +140,7 @@ class BaselineKeeper:
             },
             "baseline": _parts(baseline),
         }
-        return _digest(json.dumps(parts, sort_keys=True, default=str))
+        return _digest(json.dumps(parts, sort_keys=True, default=_plain))
 
     def _images(self, label: str) -> list[StoredImage]:
         engine = run(self._pool.engine())
@@ -169,6 +170,10 @@ def _parts(baseline: Baseline) -> dict[str, object]:
         "key": baseline.key,
         "system": baseline.system,
     }
+
+
+def _plain(value: object) -> str:
+    return value.reveal() if isinstance(value, Secret) else str(value)
 
 
 def _digest(content: str | bytes) -> str:

@@ -13,6 +13,7 @@ from .core.archive import local_tree
 from .core.tar import canonical_stream
 from .errors import InvalidEntry
 from .repositories import commit_of, exported
+from .secret import Secret
 
 if TYPE_CHECKING:
     from .faces import Sandbox
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 class File:
     """A file. content: text as UTF-8, bytes, or a local file. mode: 0o644, or the local file's. owner: as for chown."""
 
-    content: str | bytes | Path
+    content: str | bytes | Path | Secret
     mode: int | None = None
     owner: str = ""
 
@@ -101,14 +102,18 @@ Entry = File | Directory | Tree | Repository
 
 
 def entries(
-    trees: Mapping[str, Path | Entry], files: Mapping[str, str | bytes | tuple[str | bytes, int] | Entry]
+    trees: Mapping[str, Path | Entry],
+    files: Mapping[str, str | bytes | Secret | tuple[str | bytes | Secret, int] | Entry],
 ) -> dict[str, Entry]:
     """Return what is to be placed, in order, after checking what can be checked. Raises InvalidEntry."""
     made: dict[str, Entry] = {path: Tree(tree) if isinstance(tree, Path) else tree for path, tree in trees.items()}
     for path, file in files.items():
         if path in made:
             raise InvalidEntry(path, "it is among the trees, too")
-        made[path] = File(*file) if isinstance(file, tuple) else File(file) if isinstance(file, str | bytes) else file
+        if isinstance(file, tuple):
+            made[path] = File(*file)
+        else:
+            made[path] = File(file) if isinstance(file, str | bytes | Secret) else file
     _check(made)
     return made
 
@@ -169,9 +174,11 @@ def _local(path: Path, ignore: Iterable[str] = ()) -> str:
         return f"file {stat.S_IMODE(path.stat().st_mode):o} {hashlib.file_digest(file, 'sha256').hexdigest()}"
 
 
-def _bytes(content: str | bytes | Path) -> bytes:
+def _bytes(content: str | bytes | Path | Secret) -> bytes:
     if isinstance(content, Path):
         return content.read_bytes()
+    if isinstance(content, Secret):
+        return content.reveal().encode()
     return content.encode() if isinstance(content, str) else content
 
 

@@ -91,14 +91,19 @@ def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     if call.excinfo is None or not isinstance(call.excinfo.value, SandboxError):
-        return (yield)
+        return reporting.without_secrets((yield))
     reporting.record_failure_class(item, call.excinfo.value)
     if item.config.getoption("fulltrace"):
-        return (yield)
+        return reporting.without_secrets((yield))
     with reporting.shortened(call.excinfo):
         report = yield
     reporting.complete_summary(report, call.excinfo)
-    return report
+    return reporting.without_secrets(report)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    return reporting.without_secrets((yield))
 
 
 def pytest_assertrepr_compare(op: str, left: object, right: object) -> list[str] | None:

@@ -6,17 +6,20 @@ import sys
 from collections.abc import Iterable, Iterator, Set
 from contextlib import contextmanager
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 
 from .errors import InfrastructureError, SandboxError
+from .secret import any_known, masked
 from .settings import SETTINGS
 from .workers import pool_of
 
 if TYPE_CHECKING:
     from .changes import Change
     from .models import OutsideChanges
+
+Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 
 SIDE_WIDTH = 120  # of each side of a comparison, in the line that repeats it
 FAILURE_PROPERTY = "sandbox_failure"  # in junit: command, limit, infrastructure or usage
@@ -102,6 +105,26 @@ def complete_summary(report: pytest.TestReport, excinfo: pytest.ExceptionInfo[Ba
     if getattr(report.longrepr, "reprcrash", ...) is None:
         crash = excinfo.getrepr(style="value", tbfilter=False).reprcrash
         report.longrepr.reprcrash = crash  # type: ignore[union-attr]  # the attribute is there, as was just seen
+
+
+def without_secrets(report: Report) -> Report:
+    """Mask secrets in all that a report shows, captured output included, and junit files after it."""
+    if any_known():
+        report.longrepr = _without_secrets(report.longrepr)
+        report.sections = _without_secrets(report.sections)
+    return report
+
+
+def _without_secrets(part: Any) -> Any:
+    """Mask them in what pytest keeps a report in: texts, lists and tuples of texts, objects with such fields."""
+    if isinstance(part, str):
+        return masked(part)
+    if type(part) in (list, tuple):
+        return type(part)(map(_without_secrets, part))
+    if hasattr(part, "toterminal"):
+        for name, value in vars(part).items():
+            setattr(part, name, _without_secrets(value))
+    return part
 
 
 def explained_comparison(operator: str, left: object, right: object) -> list[str] | None:

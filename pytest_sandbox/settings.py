@@ -20,6 +20,7 @@ import pytest
 
 from .configuration import Isolation, PullPolicy, RecordPolicy, RunSettings, SandboxSettings
 from .errors import InvalidSetting
+from .secret import MASK, Secret, revealed
 
 if TYPE_CHECKING:
     from .image import Image
@@ -41,7 +42,7 @@ class Syntax(NamedTuple):
     parse: from text, or from the Python value of a marker; raises ValueError or TypeError for anything else.
     expected: completes the sentence "expected …". write: the way back, for help and docs.
     lines: several values, one a line: ini key and marker only, as a shell has no good form for them.
-    flag: yes or no; the option stands alone.
+    flag: yes or no; the option stands alone. shown: what an error may show of a value.
     """
 
     parse: Callable[[object], object]
@@ -49,6 +50,7 @@ class Syntax(NamedTuple):
     write: Callable[[Any], str] = str
     lines: bool = False
     flag: bool = False
+    shown: Callable[[object], object] = lambda value: value
 
 
 def _text(value: object) -> str:
@@ -182,16 +184,27 @@ def _lines(value: object) -> tuple[str, ...]:
     return tuple(_text(line) for line in value)
 
 
-def _variables(value: object) -> dict[str, str]:
+def _variables(value: object) -> dict[str, str | Secret]:
     pairs = value.items() if isinstance(value, Mapping) else [line.partition("=")[::2] for line in _lines(value)]
     variables = dict(pairs)
-    if not all(isinstance(part, str) and "\0" not in part for pair in variables.items() for part in pair):
+    if not all(isinstance(name, str) and isinstance(part, str | Secret) for name, part in variables.items()):
+        raise TypeError
+    if any("\0" in name + revealed(part) for name, part in variables.items()):
         raise TypeError
     if not all(name and "=" not in name for name in variables):
         raise ValueError
     if not isinstance(value, Mapping) and not all("=" in line for line in _lines(value)):
         raise ValueError
     return variables
+
+
+def _without_values(value: object) -> object:
+    """What is wrong with variables is told without their values; a line that has no `=` may be one."""
+    if isinstance(value, Mapping):
+        return {name: MASK if isinstance(part, str) else part for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_values(line) for line in value]
+    return f"{value.partition('=')[0]}={MASK}" if isinstance(value, str) and "=" in value else MASK
 
 
 def _users(value: object) -> tuple[str, ...]:
@@ -240,7 +253,9 @@ PATTERNS = Syntax(_lines, "patterns, one a line", "\n".join, lines=True)
 FOLDER = Syntax(_text, "a folder, relative to pytest's rootdir; `none`; or nothing for one in the user's cache")
 FILE = Syntax(_text, "a file, relative to pytest's rootdir; or nothing for none")
 FLAG = Syntax(_flag, "`yes` or `no`", lambda flag: "yes" if flag else "no", flag=True)
-VARIABLES = Syntax(_variables, "`NAME=value` lines (a marker also takes a dict)", "\n".join, lines=True)
+VARIABLES = Syntax(
+    _variables, "`NAME=value` lines (a marker also takes a dict)", "\n".join, lines=True, shown=_without_values
+)
 
 
 # --- the table ------------------------------------------------------------------------------------------------------
@@ -274,7 +289,7 @@ class Setting(NamedTuple):
         try:
             return self.syntax.parse(value)
         except (ValueError, TypeError):
-            raise InvalidSetting(source, value, self.syntax.expected) from None
+            raise InvalidSetting(source, self.syntax.shown(value), self.syntax.expected) from None
 
 
 TABLE = (
@@ -312,7 +327,9 @@ TABLE = (
         "Paths outside of the workspace that tests may change without their container being replaced.",
     ),
     Setting(
-        "secrets", PATTERNS, "Names of environment variables whose values are masked in events; case does not count."
+        "secrets",
+        PATTERNS,
+        "Names of environment variables whose values are masked in errors, reports and events; case does not count.",
     ),
     Setting("environment", VARIABLES, "Environment variables of commands, added to the image's."),
 )

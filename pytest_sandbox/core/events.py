@@ -6,15 +6,12 @@ A journal belongs to sandboxes, not to the process; without one, an operation pa
 from __future__ import annotations
 
 import asyncio
-import fnmatch
 import functools
 import inspect
 import itertools
 import json
 import logging
 import os
-import re
-import shlex
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -24,6 +21,7 @@ from typing import Any, Protocol, TypeVar
 
 from ..errors import SandboxError, shown
 from ..models import ExecResult, Output, ProcessExit, SandboxSettings
+from ..secret import hidden_names, masked
 
 logger = logging.getLogger(__name__)
 
@@ -31,8 +29,6 @@ T = TypeVar("T")
 
 FORMAT = 1  # of a line in a file of events
 EXCERPT = 1000  # characters of an output's end, of an error, of an argument
-MASK = "***"
-SHORTEST_SECRET = 4  # characters; to mask each `1` and `no` would leave nothing to read
 # Text that goes into a sandbox: how much of it there was says enough, and a password typed into a terminal is nobody's.
 CONTENTS = frozenset({"content", "text", "stdin", "line", "source", "patch", "archive"})
 
@@ -181,9 +177,10 @@ class _Telling:
         self._journal, self._session, self._kind = core.journal, core.name, kind
         self._identity = core.identity
         self._id = f"{os.getpid()}-{next(_numbers)}"
-        self._secret = _secret(core.settings, arguments.get("env"))
         self._began = time.monotonic()
-        self._tell("start", {name: _shown_argument(name, value, self._masked) for name, value in arguments.items()})
+        if isinstance(env := arguments.get("env"), Mapping):
+            hidden_names(env, core.settings.secrets)  # remembered, as the settings' own are
+        self._tell("start", {name: _shown_argument(name, value) for name, value in arguments.items()})
 
     def succeeded(self, result: object) -> None:
         self._finish(Outcome.OK, _facts_of(result))
@@ -197,49 +194,28 @@ class _Telling:
         self._finish(outcome, _facts_of(result), f"{type(error).__name__}: {error}")
 
     def _finish(self, outcome: Outcome, facts: Mapping[str, object], error: str | None = None) -> None:
-        said = None if error is None else _cut(self._masked(error))
+        said = None if error is None else _cut(masked(error))
         self._tell("finish", facts, time.monotonic() - self._began, outcome, said)
 
     def _tell(self, phase: str, facts: Mapping[str, object], *rest: Any) -> None:
         test = os.environ.get("PYTEST_CURRENT_TEST", "").rpartition(" (")[0]
-        masked = {name: self._masked(value) for name, value in {**self._identity, **facts}.items()}
-        self._journal.tell(Event(self._id, time.time(), self._session, self._kind, phase, test, masked, *rest))
+        safe = {name: _safe(value) for name, value in {**self._identity, **facts}.items()}
+        self._journal.tell(Event(self._id, time.time(), self._session, self._kind, phase, test, safe, *rest))
 
-    def _masked(self, value: Any) -> Any:
-        """The value with secrets masked, then cut: not the other way round, which could leave half of one."""
-        if isinstance(value, _Excerpt):
-            return self._masked(str(value))[-EXCERPT:]
-        if isinstance(value, str):
-            return self._secret.sub(MASK, value) if self._secret is not None else value
-        return [self._masked(each) for each in value] if isinstance(value, list) else value
+
+def _safe(value: Any) -> Any:
+    """The value with secrets masked, then cut: not the other way round, which could leave half of one."""
+    if isinstance(value, _Excerpt):
+        return masked(str(value))[-EXCERPT:]
+    if isinstance(value, str):
+        return masked(value)
+    return [_safe(each) for each in value] if isinstance(value, list) else value
 
 
 class _Excerpt(str):
     """Text of which the end is told."""
 
     __slots__ = ()
-
-
-def _secret(settings: SandboxSettings, env: object) -> re.Pattern[str] | None:
-    """What matches the values to mask: as they are, quoted, and cut off, which our messages show by dots."""
-    variables = {**settings.environment, **(env if isinstance(env, Mapping) else {})}
-    hidden = {
-        form
-        for name, value in variables.items()
-        if len(str(value)) >= SHORTEST_SECRET and is_secret(str(name), settings.secrets)
-        for form in (str(value), shlex.quote(str(value)), repr(str(value))[1:-1])
-    }
-    if not hidden:
-        return None
-    forms = [re.escape(form) for form in sorted(hidden, key=len, reverse=True)]  # one may contain another
-    beginnings = {form[:length] for form in hidden for length in range(SHORTEST_SECRET, len(form))}
-    cut = [f"{re.escape(form)}(?=\\.\\.\\.)" for form in sorted(beginnings, key=len, reverse=True)]
-    return re.compile("|".join(forms + cut))
-
-
-def is_secret(name: str, patterns: Sequence[str]) -> bool:
-    """Say whether a variable of that name is secret, case apart."""
-    return any(fnmatch.fnmatchcase(name.upper(), pattern.upper()) for pattern in patterns)
 
 
 @functools.cache
@@ -256,14 +232,14 @@ def _arguments(operation: Callable[..., object], args: tuple[Any, ...], kwargs: 
     return dict(list(bound.arguments.items())[1:])
 
 
-def _shown_argument(name: str, value: object, masked: Callable[[Any], Any]) -> object:
+def _shown_argument(name: str, value: object) -> object:
     """What is told of an argument; masked before it is cut."""
     if name == "env" and isinstance(value, Mapping):
         return sorted(map(str, value))  # the names
     if name in CONTENTS and isinstance(value, str | bytes):
         return {"characters" if isinstance(value, str) else "bytes": len(value)}
     if name in ("command", "arguments") and isinstance(value, str | Sequence):
-        return shown(masked(value if isinstance(value, str) else [str(each) for each in value]))
+        return shown(value if isinstance(value, str) else [str(each) for each in value])
     if isinstance(value, Enum):
         return value.name
     if value is None or isinstance(value, bool | int | float):
@@ -273,7 +249,7 @@ def _shown_argument(name: str, value: object, masked: Callable[[Any], Any]) -> o
     if isinstance(value, bytes):
         return {"bytes": len(value)}
     if isinstance(value, list | tuple):
-        return [_shown_argument("", each, masked) for each in value[:20]]
+        return [_shown_argument("", each) for each in value[:20]]
     return type(value).__name__
 
 

@@ -40,6 +40,7 @@ from ..models import (
     ResourceUsage,
     SandboxSettings,
 )
+from ..secret import Secret, hidden_names, masked, revealed
 from .events import Journal
 from .session import SessionBase
 from .sources import chunks
@@ -75,7 +76,7 @@ class ProcessOperations(SessionBase):
         *,
         timeout: float | Default | None = Default.SETTINGS,
         cwd: str | None = None,
-        env: Mapping[str, str] | None = None,
+        env: Mapping[str, str | Secret] | None = None,
         replace_env: bool = False,
         user: str | int | None = None,
         stdin: bytes | str | BinaryIO | None = None,
@@ -137,7 +138,7 @@ class ProcessOperations(SessionBase):
         command: str | Sequence[str],
         *,
         cwd: str | None = None,
-        env: Mapping[str, str] | None = None,
+        env: Mapping[str, str | Secret] | None = None,
         replace_env: bool = False,
         user: str | int | None = None,
         merge_stderr: bool = False,
@@ -164,7 +165,7 @@ class ProcessOperations(SessionBase):
         *,
         flags: int,
         cwd: str | None,
-        env: Mapping[str, str] | None,
+        env: Mapping[str, str | Secret] | None,
         user: str | int | None,
         cap: int,
     ) -> bytes:
@@ -173,6 +174,8 @@ class ProcessOperations(SessionBase):
         if command is not None and not arguments:
             raise ValueError("an empty command")
         inherited = {} if flags & REPLACE_ENVIRONMENT else self.settings.environment
+        if env:
+            hidden_names(env, self.settings.secrets)  # remembered, before the command can show them
         environment = [_assignment(name, value) for name, value in {**inherited, **(env or {})}.items()]
         body = BodyWriter().u32(flags).u32(len(arguments))
         for argument in arguments:
@@ -444,16 +447,16 @@ def _command_error(command: str | Sequence[str], failure: AgentFailure, settings
     return command_not_started(command, failure.errno, failure.operation, failure.subject)
 
 
-def _assignment(name: str, value: str) -> bytes:
+def _assignment(name: str, value: str | Secret) -> bytes:
     if not name or "=" in name:
         raise ValueError(f"environment variable name {name!r}")
-    return _without_nul(f"{name}={value}", "environment variable")
+    return _without_nul(f"{name}={revealed(value)}", "environment variable")
 
 
 def _without_nul(text: str, what: str) -> bytes:
     raw = to_wire(text)
     if b"\0" in raw:
-        raise ValueError(f"{what} {text!r} has a NUL byte")
+        raise ValueError(f"{what} {masked(repr(text))} has a NUL byte")
     return raw
 
 

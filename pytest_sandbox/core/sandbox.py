@@ -32,6 +32,7 @@ from ..errors import (
     SessionInUse,
 )
 from ..models import Container, KeptSandbox, SandboxSettings
+from ..secret import Secret
 from .archive import Archive
 from .events import Journal, told
 from .network import PrivateNetwork
@@ -176,7 +177,7 @@ class SandboxCore(TerminalOperations, PortOperations, PatchOperations, SnapshotO
         state: SessionState,
         *,
         store: Path | None = None,
-        environment: Mapping[str, str] | None = None,
+        environment: Mapping[str, str | Secret] | None = None,
         journal: Journal | None = None,
     ) -> Self:
         """Go on with a session: in its container if that is still there, else in a new one, from the last snapshot.

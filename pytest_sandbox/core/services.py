@@ -11,6 +11,7 @@ from ..agent.client import Bell, Channel, ConnectionLost
 from ..agent.wire import UNLIMITED, BodyReader, Kind, from_wire, to_wire
 from ..errors import NoService, NotAnswering, ServiceFailed, tail
 from ..models import MEBIBYTE, Output, ProcessExit
+from ..secret import Secret
 from .events import told
 from .processes import MERGE_STDERR, ProcessOperations, RunningCommand, command_errors, process_exit
 from .session import SessionBase
@@ -38,7 +39,7 @@ class ServiceOperations(ProcessOperations):
     def has_service(self) -> bool:
         return self._service is not None
 
-    async def start_service(self, *arguments: str, env: Mapping[str, str] | None = None) -> ServiceHandle:
+    async def start_service(self, *arguments: str, env: Mapping[str, str | Secret] | None = None) -> ServiceHandle:
         """Start what the image runs by itself: its entrypoint, as the image's user, in the image's directory.
 
         arguments: in place of the image's CMD, as after `docker run IMAGE`. env: added to the sandbox's.
@@ -119,7 +120,7 @@ class ServiceHandle(RunningCommand):
         command: tuple[str, ...],
         channel: Channel,
         stop_signal: str,
-        environment: Mapping[str, str],
+        environment: Mapping[str, str | Secret],
     ) -> None:
         super().__init__(session, command, channel)
         self.environment = environment  # what it has besides the sandbox's

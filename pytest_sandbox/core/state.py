@@ -12,7 +12,7 @@ from typing import Any
 
 from ..errors import InvalidState
 from ..models import SandboxSettings
-from .events import is_secret
+from ..secret import Secret, hidden_names
 
 FORMAT = "pytest-sandbox session"
 VERSION = 1
@@ -64,7 +64,7 @@ class SessionState:
         state.restored_settings()
         return state
 
-    def restored_settings(self, environment: Mapping[str, str] | None = None) -> SandboxSettings:
+    def restored_settings(self, environment: Mapping[str, str | Secret] | None = None) -> SandboxSettings:
         """Return the settings, with more or other variables. Raises InvalidState."""
         known = {field.name for field in fields(SandboxSettings)}
         if unknown := set(self.settings) - known:
@@ -79,7 +79,7 @@ class SessionState:
 
 def written_settings(settings: SandboxSettings) -> tuple[dict[str, Any], tuple[str, ...]]:
     """Return the settings as JSON values, and the names of the variables whose values are left out."""
-    hidden = tuple(sorted(name for name in settings.environment if is_secret(name, settings.secrets)))
+    hidden = tuple(sorted(hidden_names(settings.environment, settings.secrets)))
     shown = {name: value for name, value in settings.environment.items() if name not in hidden}
     settings = replace(settings, environment=shown)
     changed = {field.name: getattr(settings, field.name) for field in fields(settings)}

@@ -17,6 +17,7 @@ from ..agent.wire import UNLIMITED, BodyWriter, Kind, Request, to_wire
 from ..engines.base import Engine, Started
 from ..errors import InvalidSetting, TerminalEnded, TerminalTimeout
 from ..models import EOF, MEBIBYTE, Collected, Output, SandboxSettings, TerminalMatch
+from ..secret import Secret, revealed
 from .keys import key_bytes, pasted
 from .processes import REPLACE_ENVIRONMENT, ProcessOperations, RunningCommand, command_errors
 from .screen import Screen
@@ -75,7 +76,7 @@ class TerminalOperations(ProcessOperations):
         rows: int = DEFAULT_ROWS,
         columns: int = DEFAULT_COLUMNS,
         cwd: str | None = None,
-        env: Mapping[str, str] | None = None,
+        env: Mapping[str, str | Secret] | None = None,
         replace_env: bool = False,
         user: str | int | None = None,
         timeout: float = DEFAULT_PATIENCE,
@@ -109,7 +110,8 @@ class TerminalOperations(ProcessOperations):
                     channel = await self._client.open(Kind.TERMINAL, body, window=WINDOW)
         finally:
             self._opening -= 1
-        recorder = self.recorder(shown, rows, columns, variables) if self.recorder is not None else None
+        plain = {name: revealed(value) for name, value in variables.items()}
+        recorder = self.recorder(shown, rows, columns, plain) if self.recorder is not None else None
         terminal = TerminalHandle(self, shown, channel, screen, timeout, buffer, recorder)
         self._terminals.append(terminal)
         return terminal

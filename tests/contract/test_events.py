@@ -10,11 +10,12 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from pytest_sandbox.async_faces import AsyncSandbox
-from pytest_sandbox.core.events import EXCERPT, MASK, Event, JsonLines, Outcome
+from pytest_sandbox.core.events import EXCERPT, Event, JsonLines, Outcome
 from pytest_sandbox.engines.base import Engine
 from pytest_sandbox.errors import CommandFailed, CommandTimeout, FileMissing, SandboxClosed, SandboxLost
 from pytest_sandbox.faces import Sandbox
 from pytest_sandbox.models import SandboxSettings
+from pytest_sandbox.secret import MASK
 from tests.support.subprocess_engine import SubprocessEngine
 
 SECRET = "s3cr3t 'value'"

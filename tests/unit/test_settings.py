@@ -104,7 +104,8 @@ def test_other_values_are_refused_by_name(name: str, written: object) -> None:
     with pytest.raises(InvalidSetting) as refused:
         overridden(DEFAULTS, {name: written}, "here")
 
-    assert str(refused.value).startswith(f"here({name}=…): {written!r} is not valid; expected ")
+    told = BY_NAME[name].syntax.shown(written)
+    assert str(refused.value).startswith(f"here({name}=…): {told!r} is not valid; expected ")
     assert refused.value.expected == BY_NAME[name].syntax.expected
 
 
