@@ -157,6 +157,7 @@ def scripts() -> Iterable[bytes]:
         + host(opening(5, Kind.FORGET, BodyWriter().u32(5)))
     )
     yield run + host(opening(9, Kind.SWEEP, BodyWriter()), opening(10, Kind.SWEEP, BodyWriter())) + child(0, ENDS)
+    yield host(hello(), opening(1, Kind.KEEP, BodyWriter()), opening(2, Kind.KEEP, BodyWriter().u8(1)))
     yield host(hello(version=2))
 
 

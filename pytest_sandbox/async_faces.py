@@ -366,6 +366,7 @@ class AsyncSandbox:
 
     # Its life
     state = awaited(SandboxCore.state)
+    keep = awaited(SandboxCore.keep)
     detach = awaited(SandboxCore.detach)
     running = awaited(SandboxCore.running)
     close = awaited(SandboxCore.close)

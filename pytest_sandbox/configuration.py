@@ -43,6 +43,14 @@ class RecordPolicy(Enum):
     ALL = "all"
 
 
+class KeepPolicy(Enum):
+    """Whose sandboxes outlive the run."""
+
+    NEVER = "never"
+    FAILED = "failed"
+    ALWAYS = "always"
+
+
 @dataclass(frozen=True)  # slots would make the class twice: 1 ms of every pytest run
 class SandboxSettings:
     """What a sandbox is made from. Equal settings make interchangeable sandboxes.
@@ -124,6 +132,7 @@ class RunSettings:
     slots: containers at a time, of all runs of this user on the engine, 0 for what its cores and memory suggest.
     slots_timeout: seconds to wait for one, None for no limit.
     events: file to which all operations are written, from the run's root directory on; empty for none.
+    keep: of which tests the sandboxes outlive the run, a few at most.
     record: whose terminals to record. recordings: the folder for that, from the run's root directory on.
     store: folder in which baselines are kept, empty for one in the user's cache, `none` to keep nothing.
     store_size: bytes of archives in it. store_days: baselines that were not used for so long are removed.
@@ -134,6 +143,7 @@ class RunSettings:
     pool: int = 1
     slots: int = 0
     slots_timeout: float | None = 300.0
+    keep: KeepPolicy = KeepPolicy.NEVER
     record: RecordPolicy = RecordPolicy.OFF
     events: str = ""
     recordings: str = "sandbox-recordings"

@@ -969,7 +969,9 @@ class NotKept(UsageError):
         super().__init__(sandbox)
 
     def __str__(self) -> str:
-        return f"sandbox {self.sandbox} ends with this process; only one created with keep=True can be left behind"
+        return (
+            f"sandbox {self.sandbox} ends with this process; create it with keep=True, or keep() it, to leave it behind"
+        )
 
 
 class InvalidState(UsageError, ValueError):

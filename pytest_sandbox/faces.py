@@ -21,6 +21,7 @@ from .core.services import ServiceHandle
 from .core.state import SessionState
 from .core.terminal import TerminalHandle
 from .engines.base import Engine
+from .engines.kept import KeptNotes
 from .errors import NotOurs, SandboxError
 from .loop import iterate, run
 from .models import Container, KeptSandbox, Output, ProcessExit, SandboxSettings
@@ -390,6 +391,7 @@ class Sandbox:
 
     # Its life
     state = blocking(SandboxCore.state)
+    keep = blocking(SandboxCore.keep)
     detach = blocking(SandboxCore.detach)
     running = blocking(SandboxCore.running)
     close = blocking(SandboxCore.close)
@@ -435,6 +437,7 @@ async def remove_kept(kept: KeptSandbox, engine: Engine | None) -> None:
     if any(each.id == kept.id and each.identity != kept.identity for each in await engine.kept()):
         raise NotOurs(kept.name)
     await engine.remove(Container(kept.id, kept.name, kept.image, "", ""))
+    KeptNotes().forget(kept.identity)
 
 
 def _journal(events: Listener | None) -> Journal | None:

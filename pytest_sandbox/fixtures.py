@@ -14,6 +14,7 @@ import pytest
 
 from . import reporting
 from . import settings as settings_table
+from .survivors import survivors_of
 from .workers import close_keeper, keeper_of, pool_of
 
 if TYPE_CHECKING:
@@ -37,12 +38,14 @@ class SandboxFactory:
         self,
         settings: SandboxSettings,
         baseline: PreparedBaseline,
+        leased: Callable[[SandboxCore], None],
         release: Callable[[SandboxCore], None],
         ended: ExitStack,
         pool: SandboxPool,
     ) -> None:
         self._settings = settings
         self._baseline = baseline
+        self._leased = leased
         self._release = release
         self._ended = ended
         self._pool = pool
@@ -62,6 +65,7 @@ class SandboxFactory:
         settings = settings_table.overridden(self._settings, overrides, "sandbox_factory")
         network = None if name is None else self._network  # made now, to end after those in it
         core = self._baseline.lease(settings, instead=from_) if baseline else run(self._pool.lease(settings, from_))
+        self._leased(core)
         self._ended.callback(self._release, core)
         if network is not None and name is not None:
             run(network.join(core, name))
@@ -85,13 +89,21 @@ def _factory(
     from .baseline import PreparedBaseline
     from .loop import run
 
+    survivors = survivors_of(request.config)
+
+    def leased(core: SandboxCore) -> None:
+        if survivors is not None:
+            survivors.leased(core, request.node, request.fixturename)
+
     def release(core: SandboxCore) -> None:
+        if survivors is not None:
+            survivors.released(core)
         if changes := run(pool.release(core)):
             reporting.record_outside(request.node, changes)
 
     with ExitStack() as ended:
         marked = settings_table.marked(settings, request.node)
-        yield SandboxFactory(marked, baseline or PreparedBaseline(None, pool), release, ended, pool)
+        yield SandboxFactory(marked, baseline or PreparedBaseline(None, pool), leased, release, ended, pool)
 
 
 @pytest.fixture(scope="session")

@@ -319,6 +319,30 @@ class KeptSandbox:
 
 
 @dataclass(frozen=True, slots=True)
+class FoundSandbox:
+    """A sandbox's container, found on the engine, whoever made it.
+
+    image: by which it was named. identity: as in KeptSandbox. run, host: of whom made it. created: seconds since the
+    epoch, by the engine's clock. kept: created to be kept.
+    """
+
+    id: str
+    name: str
+    image: str
+    identity: str
+    run: str
+    host: str
+    created: float
+    running: bool
+    kept: bool
+
+    @property
+    def container(self) -> Container:
+        """As far as it is known, for remove()."""
+        return Container(self.id, self.name, self.image, "", "")
+
+
+@dataclass(frozen=True, slots=True)
 class StoredImage:
     """An image on the engine. created: seconds since the epoch, by the engine's clock."""
 

@@ -11,7 +11,7 @@ from collections.abc import Generator, Sequence
 
 import pytest
 
-from . import recordings, reporting, workers
+from . import recordings, reporting, survivors, workers
 from . import settings as settings_table
 from .async_fixtures import (
     async_class_sandbox,
@@ -78,6 +78,7 @@ def pytest_configure(config: pytest.Config) -> None:
     except InvalidSetting as error:
         raise pytest.UsageError(str(error)) from None
     recordings.register(config)
+    survivors.register(config)
     workers.begin_events(config)
 
 

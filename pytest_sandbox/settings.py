@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import pytest
 
-from .configuration import Isolation, PullPolicy, RecordPolicy, RunSettings, SandboxSettings
+from .configuration import Isolation, KeepPolicy, PullPolicy, RecordPolicy, RunSettings, SandboxSettings
 from .errors import InvalidSetting
 from .secret import MASK, Secret, revealed
 
@@ -346,6 +346,11 @@ RUN_TABLE = (  # without a marker: they hold for the whole run
     ),
     Setting("slots_timeout", SECONDS, "How long to wait for another container to go."),
     Setting("events", FILE, "File to which all operations of sandboxes are written, as JSON lines."),
+    Setting(
+        "keep",
+        one_of(KeepPolicy),
+        "Of which tests the sandboxes outlive the run, eight at most: `pytest-sandbox shell` opens them.",
+    ),
     Setting("record", one_of(RecordPolicy), "Of which tests to keep recordings of terminals (asciicast)."),
     Setting("recordings", DIRECTORY, "Directory of the recordings."),
     Setting("store", FOLDER, "Where baselines are kept for the next run."),

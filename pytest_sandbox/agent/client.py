@@ -235,6 +235,11 @@ class Channel:
         while not self.closed:
             await self._change()
 
+    async def wait_readable(self) -> None:
+        """Wait until something of a command's main stream has come, or the command is over."""
+        while not self.waiting(0) and self.exit_report is None and not self._operation_ended and not self.closed:
+            await self._change()
+
     async def wait_opened(self) -> None:
         """Wait for OPENED. Raises AgentFailure when the operation could not begin."""
         while not self.opened and not self.closed:

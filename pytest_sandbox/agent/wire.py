@@ -67,6 +67,7 @@ class Kind(IntEnum):
     SWEEP = 64
     WATCH = 65
     CHANGED = 66
+    KEEP = 67
 
 
 class Request(IntEnum):

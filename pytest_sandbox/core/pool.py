@@ -133,9 +133,12 @@ class SandboxPool:
     async def release(self, sandbox: SandboxCore) -> OutsideChanges:
         """Take a sandbox back: kill its processes and keep it warm, or remove it if it is used up.
 
-        The sandboxes that were forked from it go first, in the same way. Return what was changed outside of the
-        workspace and used it up, if that is why.
+        The sandboxes that were forked from it go first, in the same way. One that is kept is left as it is.
+        Return what was changed outside of the workspace and used it up, if that is why.
         """
+        if sandbox.kept_identity:
+            await self._let_go(sandbox)
+            return OutsideChanges()
         networked = bool(sandbox.networks)
         try:
             await sandbox.end_lease()
@@ -191,7 +194,7 @@ class SandboxPool:
         self._pristine.clear()
         self._begun.clear()
         self._outside.clear()
-        ends = (*removing, *(sandbox.close() for sandbox in sandboxes))
+        ends = (*removing, *(each.detach() if each.kept_identity else each.close() for each in sandboxes))
         outcomes = await asyncio.gather(*ends, return_exceptions=True)
         for slot in self._slot.values():
             slot.release()
@@ -384,14 +387,25 @@ class SandboxPool:
             self._removing.discard(task)
 
     async def _remove(self, sandbox: SandboxCore) -> None:
-        self._begun.pop(sandbox, None)
-        self._outside.pop(sandbox, None)
         try:
             await sandbox.close()
         finally:
-            self._open.discard(sandbox)
-            if (slot := self._slot.pop(sandbox, None)) is not None:
-                slot.release()
+            self._forget(sandbox)
+
+    async def _let_go(self, sandbox: SandboxCore) -> None:
+        """Leave one that is kept as it is; what follows it here is a new one, and its slot is free."""
+        self._used_up.add(_kind(sandbox.settings))
+        try:
+            await sandbox.detach()
+        finally:
+            self._forget(sandbox)
+
+    def _forget(self, sandbox: SandboxCore) -> None:
+        self._begun.pop(sandbox, None)
+        self._outside.pop(sandbox, None)
+        self._open.discard(sandbox)
+        if (slot := self._slot.pop(sandbox, None)) is not None:
+            slot.release()
 
     def _raise_if_unusable(self, key: Key) -> None:
         if (error := self._unusable.get(key)) is not None:

@@ -8,6 +8,7 @@ import itertools
 import logging
 import os
 import secrets
+import time
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
@@ -17,8 +18,10 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from ..agent.client import AgentClient, AgentFailure, ConnectionLost
-from ..agent.wire import VERSION, BodyWriter, Kind, to_wire
+from ..agent.wire import VERSION, BodyReader, BodyWriter, Kind, to_wire
 from ..engines.base import Engine, Started
+from ..engines.kept import KeptNote, KeptNotes
+from ..engines.runs import current_run
 from ..errors import (
     AgentVersionMismatch,
     FileOperationError,
@@ -34,6 +37,7 @@ from ..errors import (
 from ..models import Container, KeptSandbox, SandboxSettings
 from ..secret import Secret
 from .archive import Archive
+from .console import ConsoleOperations
 from .events import Journal, told
 from .network import PrivateNetwork
 from .outside import OutsideOperations
@@ -91,7 +95,9 @@ class _Coming:
     identity: Mapping[str, object] = field(default_factory=dict)
 
 
-class SandboxCore(TerminalOperations, PortOperations, PatchOperations, SnapshotOperations, OutsideOperations):
+class SandboxCore(
+    TerminalOperations, ConsoleOperations, PortOperations, PatchOperations, SnapshotOperations, OutsideOperations
+):
     """One sandbox. Everything here runs in the owner loop; faces.py has what tests see.
 
     home: of one that came from a pool, that pool.
@@ -99,6 +105,7 @@ class SandboxCore(TerminalOperations, PortOperations, PatchOperations, SnapshotO
 
     home: Home | None = None
     kept_identity = ""  # of one that outlives this process
+    _identity = ""  # which its container carries, whether it is kept or not
 
     @cached_property
     def networks(self) -> list[PrivateNetwork]:
@@ -125,22 +132,23 @@ class SandboxCore(TerminalOperations, PortOperations, PatchOperations, SnapshotO
         keep: it lives on when this process ends or loses it; until it is closed, here or by who resumes it.
         Raises ImageNotAvailable, EngineError, SandboxStartFailed.
         """
-        identity = secrets.token_hex(16) if keep else ""
+        identity = secrets.token_hex(16)
         coming = _Coming(journal, settings, name or next_name())
         core = await told(
             coming,
             "create",
             {"image": str(settings.image)},
-            lambda: cls._create(engine, settings, coming.name, identity),
+            lambda: cls._create(engine, settings, coming.name, identity, keep=keep),
         )
-        core.journal, core.kept_identity = journal, identity
+        core.journal, core._identity = journal, identity
+        core.kept_identity = identity if keep else ""
         return core
 
     @classmethod
-    async def _create(cls, engine: Engine, settings: SandboxSettings, name: str, identity: str) -> Self:
+    async def _create(cls, engine: Engine, settings: SandboxSettings, name: str, identity: str, *, keep: bool) -> Self:
         await engine.ensure_image(settings)
         async with AsyncExitStack() as undo:
-            started = await engine.start(settings, name, identity=identity)
+            started = await engine.start(settings, name, identity=identity, keep=keep)
             undo.push_async_callback(_remove, engine, started.container)
             client = AgentClient(started.stream)
             undo.push_async_callback(client.close)
@@ -208,7 +216,7 @@ class SandboxCore(TerminalOperations, PortOperations, PatchOperations, SnapshotO
                     raise
                 await asyncio.sleep(RELEASE_POLL)
                 continue
-            core.kept_identity = state.identity
+            core.kept_identity = core._identity = state.identity
             return core
         archive = await in_thread(lambda: _stored(store, state.snapshot)) if state.snapshot else None
         if archive is None:
@@ -255,6 +263,9 @@ class SandboxCore(TerminalOperations, PortOperations, PatchOperations, SnapshotO
         """
         archive = (await self.snapshot("state")).archive if snapshot else None
         key = await in_thread(lambda: _put(store, archive, self.name)) if archive is not None else ""
+        return await self._state(self.kept_identity, key)
+
+    async def _state(self, identity: str, snapshot: str) -> SessionState:
         # One made from local files goes by its content: the files may be elsewhere, or others, by then.
         image = self.settings.image if isinstance(self.settings.image, str) else self.container.image_digest
         settings, hidden = written_settings(replace(self.settings, image=image))
@@ -262,12 +273,42 @@ class SandboxCore(TerminalOperations, PortOperations, PatchOperations, SnapshotO
             engine=(await self._engine.describe()).id,
             container=self.container.id,
             name=self.name,
-            identity=self.kept_identity,
+            identity=identity,
             image_digest=self.container.image_digest,
             settings=settings,
             hidden=hidden,
-            snapshot=key,
+            snapshot=snapshot,
         )
+
+    async def keep(self, note: str = "") -> None:
+        """Let it outlive this process from now on, as if created with keep=True; until it is closed. Idempotent.
+
+        note: what it is kept for; `pytest-sandbox ls` shows it. Raises SandboxLost.
+        """
+        if self.kept_identity:
+            return
+        state = await self._state(self._identity, "")
+        notes = KeptNotes()
+        # Noted first: killed in between, we leave a note without a container, and not a container that nobody knows of.
+        notes.write(
+            KeptNote(
+                engine=state.engine,
+                container=state.container,
+                name=self.name,
+                identity=self._identity,
+                image=str(self.settings.image),
+                run=current_run().id,
+                since=time.time(),
+                note=note,
+                state=state.to_json(),
+            )
+        )
+        async with AsyncExitStack() as undo:
+            undo.callback(notes.forget, self._identity)
+            async with self.channel(Kind.KEEP, b"") as channel:
+                BodyReader(await channel.result()).done()
+            undo.pop_all()
+        self.kept_identity = self._identity
 
     async def detach(self) -> None:
         """Leave a kept sandbox as it is; what runs in it runs on. Only resume() brings it back.
@@ -312,6 +353,11 @@ class SandboxCore(TerminalOperations, PortOperations, PatchOperations, SnapshotO
             raise SandboxClosed(self.name)
         return fork
 
+    @property
+    def forks(self) -> tuple[SandboxCore, ...]:
+        """Those that were forked from here and have not ended."""
+        return tuple(self._forks)
+
     async def end_lease(self) -> None:
         """End what belongs to whoever has the sandbox now: endpoints, networks, and forks as end_forks() does."""
         async with AsyncExitStack() as ends:
@@ -351,6 +397,8 @@ class SandboxCore(TerminalOperations, PortOperations, PatchOperations, SnapshotO
             await self._leave()
         finally:
             await self._engine.remove(self.container)
+            if self.kept_identity:
+                KeptNotes().forget(self.kept_identity)
 
     async def _make_users(self) -> None:
         """Enter the settings' users into the image's own files, and make their home directories."""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from ..models import Container, EngineDescription, KeptSandbox, RootChange, SandboxSettings, StoredImage
+from ..models import Container, EngineDescription, FoundSandbox, KeptSandbox, RootChange, SandboxSettings, StoredImage
 
 # In memory, mounted by the engine, emptied between tests: the largest size of each as a part of the memory limit, so
 # that a full one is ENOSPC and not a killed process. /var/tmp is where databases and editors put theirs.
@@ -73,14 +73,14 @@ class Engine(Protocol):
         """
         ...
 
-    async def start(self, settings: SandboxSettings, name: str, *, identity: str = "") -> Started:
+    async def start(self, settings: SandboxSettings, name: str, *, identity: str = "", keep: bool = False) -> Started:
         """Start a container of that name with the agent as PID 1 and its stream open.
 
         Leaves nothing behind when it fails or is cancelled, at whatever step. The container ends when the stream
         does, and the engine then removes it with its anonymous volumes, also when this process was killed.
 
-        identity: of one to be kept, which carries it as a label. It goes on when the stream ends, can be rejoined, and
-        ends only when it is removed; no sweep takes it.
+        identity: carried as a label, by which a kept one is rejoined. keep: it goes on when the stream ends, and ends
+        only when it is removed; no sweep takes it. Another one can be kept later, by its agent and a KeptNote.
         """
         ...
 
@@ -92,7 +92,11 @@ class Engine(Protocol):
         ...
 
     async def kept(self) -> list[KeptSandbox]:
-        """Return the kept containers of this engine that run, whoever made them."""
+        """Return the containers of this engine that run and were created to be kept, or kept by a run of this host."""
+        ...
+
+    async def sandboxes(self) -> list[FoundSandbox]:
+        """Return the containers of all sandboxes on this engine, in whatever state, whoever made them."""
         ...
 
     async def alive(self, container: Container) -> bool:

@@ -51,6 +51,7 @@ from ..models import (
     ChangeKind,
     Container,
     EngineDescription,
+    FoundSandbox,
     ImageProgram,
     KeptSandbox,
     PullPolicy,
@@ -64,6 +65,7 @@ from .addresses import Address
 from .base import SCRATCH, ByteStream, Started
 from .blocking import in_thread
 from .connections import client, greeting
+from .kept import KeptNotes
 from .local_images import MAKE_SECONDS, LocalImages
 from .runs import Run, current_run
 from .streams import SocketStream, end_socket
@@ -82,7 +84,8 @@ SIMULTANEOUS_CALLS = 8  # more of them only queue up inside the engine
 LABEL_RUN = "pytest-sandbox.run"
 LABEL_HOST = "pytest-sandbox.host"
 LABEL_VERSION = "pytest-sandbox.version"
-LABEL_KEPT = "pytest-sandbox.kept"  # its value is the identity
+LABEL_IDENTITY = "pytest-sandbox.identity"  # by which a kept one is known
+LABEL_KEPT = "pytest-sandbox.kept"  # the same, of one that was created to be kept
 LABEL_AGENT = "pytest-sandbox.agent"
 
 AGENT_DIRECTORY = "/.pytest-sandbox"
@@ -182,11 +185,12 @@ class DockerEngine:
         policy = settings.pull
         return await self._in_thread(lambda: self._local.ensure(image, policy), "build", str(image), MAKE_SECONDS)
 
-    async def start(self, settings: SandboxSettings, name: str, *, identity: str = "") -> Started:
+    async def start(self, settings: SandboxSettings, name: str, *, identity: str = "", keep: bool = False) -> Started:
         self._sweep_once()
         given_up = threading.Event()
+        labels = _labels(current_run(), identity, keep=keep)
         async with self._calls:
-            thread = in_thread(lambda: self._start(settings, name, identity, given_up))
+            thread = in_thread(lambda: self._start(settings, name, labels, given_up))
             timeout = EngineTimeout(self._address.url, "start", START_SECONDS, name)
             try:
                 attached = await _bounded(asyncio.shield(thread), timeout, START_SECONDS)
@@ -282,7 +286,9 @@ class DockerEngine:
 
     # --- start ----------------------------------------------------------------------------------------------------
 
-    def _start(self, settings: SandboxSettings, name: str, identity: str, given_up: threading.Event) -> _Attached:
+    def _start(
+        self, settings: SandboxSettings, name: str, labels: dict[str, str], given_up: threading.Event
+    ) -> _Attached:
         """Create, attach, start. Whoever sets `given_up` is spared the rest, and nothing stays behind."""
         image = self._inspected(settings)
         agent = agent_binary(self._description.architecture)
@@ -291,7 +297,7 @@ class DockerEngine:
             # Before it is asked for: a create whose answer is lost has made a container all the same.
             undo.callback(self._remove_quietly, name)
             try:
-                container = self._created(settings, name, volume, _labels(current_run(), identity))
+                container = self._created(settings, name, volume, labels)
             except EngineRequestFailed as error:
                 if _status(error.__cause__) == 409:
                     undo.pop_all()  # the name is taken: that container is not ours to remove
@@ -375,13 +381,22 @@ class DockerEngine:
     async def kept(self) -> list[KeptSandbox]:
         def kept() -> list[KeptSandbox]:
             with self._call("list", "kept containers"):
-                found = self._api.containers(filters={"label": LABEL_KEPT})
+                found = self._api.containers(filters={"label": LABEL_IDENTITY})
             return [
-                KeptSandbox(entry["Id"], entry["Names"][0].lstrip("/"), entry["Image"], entry["Labels"][LABEL_KEPT])
+                KeptSandbox(entry["Id"], entry["Names"][0].lstrip("/"), entry["Image"], entry["Labels"][LABEL_IDENTITY])
                 for entry in found
+                if _is_kept(entry["Labels"])
             ]
 
-        return [each for each in await self._in_thread(kept, "list", "kept containers") if each.identity]
+        return await self._in_thread(kept, "list", "kept containers")
+
+    async def sandboxes(self) -> list[FoundSandbox]:
+        def sandboxes() -> list[FoundSandbox]:
+            with self._call("list", "sandboxes"):
+                found = self._api.containers(all=True, filters={"label": LABEL_IDENTITY})
+            return [_found(entry) for entry in found if entry["Labels"][LABEL_IDENTITY]]
+
+        return await self._in_thread(sandboxes, "list", "sandboxes")
 
     def _rejoined(self, kept: KeptSandbox) -> _Attached | None:
         """Attach to a process that lends its streams to the agent: the container's own input is open only once."""
@@ -390,7 +405,7 @@ class DockerEngine:
                 found = self._api.inspect_container(kept.id)
             except docker.errors.NotFound:
                 return None
-        if (found["Config"]["Labels"] or {}).get(LABEL_KEPT) != kept.identity:
+        if (found["Config"]["Labels"] or {}).get(LABEL_IDENTITY) != kept.identity:
             raise NotOurs(kept.name)
         if not found["State"]["Running"]:
             return None
@@ -529,7 +544,7 @@ class DockerEngine:
         # What is left out here the engine takes from the container, whose entrypoint is the agent and whose labels say
         # that it may be swept.
         config["Entrypoint"] = config.get("Entrypoint") or []
-        blank = dict.fromkeys((LABEL_RUN, LABEL_HOST, LABEL_VERSION, LABEL_KEPT), "")
+        blank = dict.fromkeys((LABEL_RUN, LABEL_HOST, LABEL_VERSION, LABEL_IDENTITY, LABEL_KEPT), "")
         config["Labels"] = {**(config.get("Labels") or {}), **blank, **labels}
         repository, _, tag = name.partition(":")
         api = self._connect(COMMIT_SECONDS)
@@ -675,9 +690,9 @@ class DockerEngine:
         run = current_run()
         with self._call("list", "containers of this host"):
             found = self._api.containers(all=True, filters={"label": f"{LABEL_HOST}={run.host}"})
-        left = [(entry["Id"], entry["Names"][0].lstrip("/"), entry["Labels"][LABEL_RUN]) for entry in found]
-        for identity, name, owner in left:
-            if run.is_dead(owner):
+        for entry in found:
+            identity, name, owner = entry["Id"], entry["Names"][0].lstrip("/"), entry["Labels"][LABEL_RUN]
+            if run.is_dead(owner) and not _is_kept(entry["Labels"]):
                 logger.debug("sweep.container name=%s run=%s", name, owner)
                 self._remove(identity, name)
         with self._call("list", "networks of this host"):
@@ -717,11 +732,35 @@ def _container(
     return Container(identity, name, image_name, image["Id"], config.get("User") or "", program, volumes)
 
 
-def _labels(run: Run, identity: str = "") -> dict[str, str]:
-    """What a sweep goes by; one that is kept belongs to no run."""
+def _labels(run: Run, identity: str = "", *, keep: bool = False) -> dict[str, str]:
+    """What a sweep goes by, and those who rejoin."""
+    labels = {LABEL_RUN: run.id, LABEL_HOST: run.host, LABEL_VERSION: _version()}
     if identity:
-        return {LABEL_KEPT: identity, LABEL_VERSION: _version()}
-    return {LABEL_RUN: run.id, LABEL_HOST: run.host, LABEL_VERSION: _version()}
+        labels[LABEL_IDENTITY] = identity
+    if keep:
+        labels[LABEL_KEPT] = identity
+    return labels
+
+
+def _found(entry: Mapping[str, Any]) -> FoundSandbox:
+    labels = entry["Labels"]
+    return FoundSandbox(
+        id=entry["Id"],
+        name=entry["Names"][0].lstrip("/"),
+        image=entry["Image"],
+        identity=labels[LABEL_IDENTITY],
+        run=labels.get(LABEL_RUN, ""),
+        host=labels.get(LABEL_HOST, ""),
+        created=float(entry["Created"]),
+        running=entry["State"] == "running",
+        kept=bool(labels.get(LABEL_KEPT)),
+    )
+
+
+def _is_kept(labels: Mapping[str, str]) -> bool:
+    """Say whether a container outlives its run, by its labels or by what was noted later."""
+    identity = labels.get(LABEL_IDENTITY, "")
+    return bool(labels.get(LABEL_KEPT)) or KeptNotes().find(identity) is not None
 
 
 def _sized(disk: int | None) -> docker.types.DriverConfig | None:

@@ -64,10 +64,19 @@ def current_run() -> Run:
         # Locked before it has its name: a file that can be seen and is not locked is a dead run's.
         unfinished = _directory() / f"{run}.new"
         descriptor = os.open(unfinished, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        os.write(descriptor, f"process {os.getpid()} in {Path.cwd()}".encode(errors="replace"))
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         unfinished.rename(_lock_path(run))
         _current = Run(run, host, descriptor)
     return _current
+
+
+def maker_of(run: str) -> str:
+    """Return what a living run of this host says of itself, `process 12 in /project`, or nothing."""
+    try:
+        return _lock_path(run).read_text(errors="replace")
+    except FileNotFoundError:
+        return ""
 
 
 def _host() -> str:

@@ -54,7 +54,7 @@ class Borrowed:
         self._engine = engine
         self.describe, self.ensure_image, self.alive = engine.describe, engine.ensure_image, engine.alive
         self.post_mortem, self.remove, self.changes = engine.post_mortem, engine.remove, engine.changes
-        self.rejoin, self.kept = engine.rejoin, engine.kept
+        self.rejoin, self.kept, self.sandboxes = engine.rejoin, engine.kept, engine.sandboxes
         self.commit, self.images, self.remove_image = engine.commit, engine.images, engine.remove_image
         self.remove_unused_images, self.progress = engine.remove_unused_images, engine.progress
         self.create_network, self.remove_network = engine.create_network, engine.remove_network
@@ -62,10 +62,10 @@ class Borrowed:
         self.started: list[Container] = []
         self.refuse_after = 100
 
-    async def start(self, settings: SandboxSettings, name: str, *, identity: str = "") -> Started:
+    async def start(self, settings: SandboxSettings, name: str, *, identity: str = "", keep: bool = False) -> Started:
         if len(self.started) >= self.refuse_after:
             raise EngineRequestFailed("start", name, "no more today")
-        started = await self._engine.start(settings, name, identity=identity)
+        started = await self._engine.start(settings, name, identity=identity, keep=keep)
         self.started.append(started.container)
         return started
 

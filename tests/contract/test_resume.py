@@ -18,12 +18,14 @@ from pytest_sandbox.agent.wire import VERSION
 from pytest_sandbox.async_faces import AsyncSandbox
 from pytest_sandbox.core.state import SessionState
 from pytest_sandbox.engines.base import Engine
+from pytest_sandbox.engines.kept import KeptNotes
 from pytest_sandbox.errors import (
     AgentVersionMismatch,
     InvalidState,
     NotKept,
     NotOurs,
     SandboxClosed,
+    SandboxLost,
     SessionGone,
     SessionInUse,
 )
@@ -271,6 +273,46 @@ class TestGoingOn:
 
         assert not sandbox.running()
         assert sandbox.name not in [each.name for each in Sandbox.kept(engine)]
+
+
+class TestKeepingLater:
+    """keep(): of one that was not made to be kept."""
+
+    def test_it_goes_on_in_another_host_and_is_forgotten_when_it_is_closed(
+        self, own: SandboxSettings, engine: Engine
+    ) -> None:
+        sandbox = Sandbox.create(own, engine)
+        _made.add(sandbox.name)
+        sandbox.exec("mkfifo in out", check=True)
+        sandbox.start(ECHO_ON)
+        sandbox.keep("test_x.py::test_y")
+        sandbox.keep()
+        state = sandbox.state(snapshot=False)
+        [note] = [note for note in KeptNotes().all() if note.name == sandbox.name]
+        sandbox.detach()
+
+        assert sandbox.name in [each.name for each in Sandbox.kept(engine)]
+        with Sandbox.resume(SessionState.from_json(note.state), engine) as resumed:
+            assert resumed.exec(["sh", "-c", ASK, "one"]).stdout == b"one\n"
+            assert resumed.container == sandbox.container
+        assert (note.note, note.container, note.state) == (
+            "test_x.py::test_y",
+            sandbox.container.id,
+            state.to_json(),
+        )
+        assert KeptNotes().find(note.identity) is None
+        assert sandbox.name not in [each.name for each in Sandbox.kept(engine)]
+
+    def test_one_that_is_lost_can_not_be_kept_and_is_not_noted(
+        self, own: SandboxSettings, engine: Engine, vanish: Callable[[Sandbox], None]
+    ) -> None:
+        with Sandbox.create(own, engine) as sandbox:
+            vanish(sandbox)
+
+            with pytest.raises(SandboxLost):
+                sandbox.keep()
+
+            assert sandbox.name not in [note.name for note in KeptNotes().all()]
 
 
 class TestOtherVersions:

@@ -19,10 +19,12 @@ from typing import IO
 
 from pytest_sandbox.agent.binaries import agent_binary
 from pytest_sandbox.engines.base import Started
+from pytest_sandbox.engines.kept import KeptNotes
 from pytest_sandbox.errors import EngineRequestFailed, NotOurs
 from pytest_sandbox.models import (
     Container,
     EngineDescription,
+    FoundSandbox,
     ImageProgram,
     KeptSandbox,
     RootChange,
@@ -89,7 +91,8 @@ class SubprocessEngine:
     environment: dict[str, str] = field(default_factory=lambda: dict(os.environ))
     program: ImageProgram = field(default_factory=ImageProgram)
     names: dict[str, str] = field(default_factory=dict)  # of agents not yet removed, each with its container's id
-    identities: dict[str, str] = field(default_factory=dict)  # of those to be kept, by id
+    identities: dict[str, str] = field(default_factory=dict)  # by id
+    created_kept: set[str] = field(default_factory=set)  # identities
     _joined: dict[str, list[tuple[Process, PipeStream]]] = field(default_factory=dict)
     _agents: dict[str, tuple[Process, PipeStream]] = field(default_factory=dict)
 
@@ -104,13 +107,14 @@ class SubprocessEngine:
     async def ensure_image(self, settings: SandboxSettings) -> str:
         return "none"
 
-    async def start(self, settings: SandboxSettings, name: str, *, identity: str = "") -> Started:
-        process, stream = await self._spawn(*(["stay"] if identity else []))
+    async def start(self, settings: SandboxSettings, name: str, *, identity: str = "", keep: bool = False) -> Started:
+        process, stream = await self._spawn(*(["stay"] if keep else []))
         container = Container(str(process.pid), name, "none", "none", "", self.program)
         self._agents[container.id] = process, stream
         self.names[name] = container.id
-        if identity:
-            self.identities[container.id] = identity
+        self.identities[container.id] = identity
+        if keep:
+            self.created_kept.add(identity)
         return Started(container, stream)
 
     async def rejoin(self, kept: KeptSandbox) -> Started | None:
@@ -124,7 +128,14 @@ class SubprocessEngine:
 
     async def kept(self) -> list[KeptSandbox]:
         names = {container: name for name, container in self.names.items()}
-        return [KeptSandbox(each, names[each], "none", identity) for each, identity in self.identities.items()]
+        return [
+            KeptSandbox(each, names[each], "none", identity)
+            for each, identity in self.identities.items()
+            if self._stays(identity)
+        ]
+
+    async def sandboxes(self) -> list[FoundSandbox]:
+        return []  # nobody else can see them
 
     async def _spawn(self, *arguments: str) -> tuple[Process, PipeStream]:
         with ExitStack() as undo:
@@ -159,7 +170,7 @@ class SubprocessEngine:
             return
         process, stream = self._agents.pop(container.id)
         stream.close()
-        if self.identities.pop(container.id, None):
+        if self._stays(self.identities.pop(container.id, "")):
             _kill(process)  # it stays without a stream
         for joined, lent in self._joined.pop(container.id, []):
             lent.close()
@@ -175,6 +186,9 @@ class SubprocessEngine:
             raise
         finally:
             stream.finish()
+
+    def _stays(self, identity: str) -> bool:
+        return identity in self.created_kept or KeptNotes().find(identity) is not None
 
     async def commit(self, container: Container, name: str, labels: Mapping[str, str]) -> str:
         raise EngineRequestFailed("commit", container.name, "there are no images here")

@@ -885,6 +885,40 @@ static void forget_index(uint32_t id, struct reader *body)
     send_frame(FRAME_CLOSED, id, NULL, 0);
 }
 
+/* --- KEEP -------------------------------------------------------------------------------------------------------- */
+
+/* Take signals from now on: of children, and, if the agent stays, of those who want to join. False with errno. */
+static bool take_signals(void)
+{
+    sigset_t taken;
+    sigemptyset(&taken);
+    sigaddset(&taken, SIGCHLD);
+    if (agent.stay)
+        sigaddset(&taken, JOIN_ASKED);
+    sigprocmask(SIG_BLOCK, &taken, NULL);
+    int fd = signalfd(agent.signals, &taken, SFD_CLOEXEC | SFD_NONBLOCK);
+    if (fd >= 0)
+        agent.signals = fd;
+    return fd >= 0;
+}
+
+static void keep(uint32_t id, const struct reader *body)
+{
+    if (!taken_whole(body)) {
+        refuse_channel(id, EBADMSG, "open", "KEEP body");
+        return;
+    }
+    agent.stay = true;
+    if (!take_signals()) {
+        agent.stay = false;
+        refuse_channel(id, errno, "signalfd", "");
+        return;
+    }
+    put_opened(id, 0, getpid());
+    send_frame(FRAME_RESULT, id, NULL, 0);
+    send_frame(FRAME_CLOSED, id, NULL, 0);
+}
+
 /* --- SWEEP ------------------------------------------------------------------------------------------------------- */
 
 static void terminate(struct channel *c, const void *request, size_t length)
@@ -1025,6 +1059,9 @@ static void take_open(uint32_t id, struct reader *r)
         return;
     case KIND_SWEEP:
         open_sweep(id);
+        return;
+    case KIND_KEEP:
+        keep(id, r);
         return;
     case KIND_READ: case KIND_WRITE: case KIND_STAT: case KIND_LIST: case KIND_MKDIR: case KIND_REMOVE:
     case KIND_RENAME: case KIND_COPY: case KIND_CHMOD: case KIND_CHOWN: case KIND_SYMLINK: case KIND_LINK:
@@ -1281,12 +1318,6 @@ static bool dispatch(struct source *s, uint32_t events)
 
 static void prepare(void)
 {
-    sigset_t child;
-    sigemptyset(&child);
-    sigaddset(&child, SIGCHLD);
-    if (agent.stay)
-        sigaddset(&child, JOIN_ASKED);
-    sigprocmask(SIG_BLOCK, &child, NULL);
     signal(SIGPIPE, SIG_IGN);
     if (getrlimit(RLIMIT_NOFILE, &agent.files) == 0) { /* each command takes up to five descriptors */
         struct rlimit raised = {agent.files.rlim_max, agent.files.rlim_max};
@@ -1298,9 +1329,10 @@ static void prepare(void)
         fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
     agent.watch.events = agent.watch.paths = -1;
     agent.epoll = epoll_create1(EPOLL_CLOEXEC);
-    agent.signals = signalfd(-1, &child, SFD_CLOEXEC | SFD_NONBLOCK);
+    agent.signals = -1;
+    bool signals = take_signals();
     agent.null = open("/dev/null", O_RDONLY | O_CLOEXEC);
-    if (agent.epoll < 0 || agent.signals < 0)
+    if (agent.epoll < 0 || !signals)
         give_up(EX_OSERR, "epoll_create1 or signalfd");
     begin_host();
     watch_source(&agent.signal_source, ROLE_SIGNALS, NULL, agent.signals, EPOLLIN);

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -12,6 +13,7 @@
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -219,6 +221,24 @@ static void limit(const struct command *c, int failures)
     }
 }
 
+/* What root may do beyond other users, of all that is executed from here on: with an empty bounding set no program has it,
+ * whoever runs it (capabilities(7)). What this process itself has, it keeps; it is still to become another user. */
+static bool drop_bounding_set(void)
+{
+    for (int capability = 0; prctl(PR_CAPBSET_READ, capability) >= 0; capability++) /* EINVAL beyond the kernel's last one */
+        if (prctl(PR_CAPBSET_DROP, capability))
+            return false;
+    return true;
+}
+
+static bool drop_own_capabilities(void)
+{
+    struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+    struct __user_cap_data_struct none[_LINUX_CAPABILITY_U32S_3] = {{0}};
+    (void)!prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0); /* they would go with the permitted ones anyway */
+    return !syscall(SYS_capset, &header, none) && !prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+}
+
 static _Noreturn void run(const struct command *c, const struct user *user, int failures)
 {
     setsid();
@@ -231,8 +251,12 @@ static _Noreturn void run(const struct command *c, const struct user *user, int 
     signal(SIGPIPE, SIG_DFL); /* an ignored signal would stay ignored across execve(2) */
     limit(c, failures);
     umask(022);
+    if (c->flags & COMMAND_BARE && !drop_bounding_set())
+        cannot_start(failures, errno, "capabilities", "bounding set");
     if (become(user))
         cannot_start(failures, errno, "setuid", c->user);
+    if (c->flags & COMMAND_BARE && !drop_own_capabilities())
+        cannot_start(failures, errno, "capabilities", "capset");
     if (chdir(c->cwd))
         cannot_start(failures, errno, "chdir", c->cwd);
     char **variables = environment_for(c, user);

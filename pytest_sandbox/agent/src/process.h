@@ -20,7 +20,7 @@ struct command {
     uint16_t rows, columns; /* of the terminal */
 };
 
-enum { COMMAND_STDIN = 1, COMMAND_MERGE = 2, COMMAND_REPLACE_ENV = 4 };
+enum { COMMAND_STDIN = 1, COMMAND_MERGE = 2, COMMAND_REPLACE_ENV = 4, COMMAND_BARE = 8 };
 
 /* Read EXEC's or TERMINAL's body; false if it is malformed. A terminal's may be without arguments: the user's shell. */
 bool take_command(struct reader *r, bool terminal, struct command *command);
