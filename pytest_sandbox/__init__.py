@@ -74,6 +74,9 @@ if TYPE_CHECKING:
     from .models import ResourceUsage as ResourceUsage
     from .models import SandboxSettings as SandboxSettings
     from .models import TerminalMatch as TerminalMatch
+    from .mounts import Bind as Bind
+    from .mounts import Tmpfs as Tmpfs
+    from .mounts import Volume as Volume
     from .secret import Secret as Secret
 
 _HOME = {
@@ -135,6 +138,7 @@ _HOME = {
         "SandboxSettings",
         "TerminalMatch",
     ),
+    ".mounts": ("Bind", "Tmpfs", "Volume"),
     ".secret": ("Secret",),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}

@@ -85,6 +85,7 @@ class PreparedBaseline:
     again, and the workspace then brought to what it was the first time.
 
     name: of the module, for those who wait for it. keeper: has what other runs and workers made, None to do without.
+    root: where relative paths in its settings begin.
 
     A failure is final for these settings: every later call raises it again, and no command is run a second time. Only
     a failure of the infrastructure is not held against the baseline: the next test gets a new sandbox and tries again.
@@ -96,11 +97,13 @@ class PreparedBaseline:
         pool: SandboxPool,
         keeper: BaselineKeeper | None = None,
         name: str = "baseline",
+        root: Path | None = None,
     ) -> None:
         self._baseline = make if isinstance(make, Baseline) or make is None else Baseline(prepare=make)
         self._pool = pool
         self._keeper = keeper
         self._name = name
+        self._root = root
         self._made: list[tuple[SandboxSettings, Made | Failure]] = []  # settings hold a dict and can't be a key
 
     def lease(self, settings: SandboxSettings, *, instead: Snapshot | None = None) -> SandboxCore:
@@ -135,7 +138,7 @@ class PreparedBaseline:
 
     def _prepare(self, baseline: Baseline, settings: SandboxSettings) -> Made | Failure:
         try:
-            return self._obtain(baseline, overridden(settings, baseline.settings, "Baseline.settings"))
+            return self._obtain(baseline, overridden(settings, baseline.settings, "Baseline.settings", self._root))
         except InfrastructureError:
             raise
         except Exception as error:  # noqa: BLE001  # whatever a user's function raises is kept, and raised for every test

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from enum import Enum
@@ -12,8 +13,10 @@ from .secret import MASK, Secret, hidden_names
 
 if TYPE_CHECKING:
     from .image import Image
+    from .mounts import Mount
 
 MEBIBYTE = 1024 * 1024
+UNITS = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
 
 
 class PullPolicy(Enum):
@@ -63,6 +66,7 @@ class SandboxSettings:
     file_size: bytes of a file that a command writes, None for no limit. open_files: of each process, None for the
     engine's limit, of which a program gets 1024 unless it asks for more.
     network: empty for none (loopback only), else the name of an engine network, `bridge` for the default one.
+    mounts: what the sandbox has besides, none of them restored: Bind, Volume, Tmpfs.
     timeout: seconds a command may take unless the call says otherwise, None for no limit.
     paranoid: restoring compares every file's content, not only of those whose attributes tell of a change.
     service: the image's own program runs beside the commands.
@@ -78,6 +82,7 @@ class SandboxSettings:
     users: Sequence[str] = ()
     environment: Mapping[str, str | Secret] = field(default_factory=dict)
     network: str = ""
+    mounts: Sequence[Mount] = ()
     memory: int = 2048 * MEBIBYTE
     cpus: float = 2.0
     pids: int = 2048
@@ -116,6 +121,7 @@ class SandboxSettings:
             self.user,
             tuple(self.users),
             self.network,
+            tuple(self.mounts),
             self.memory,
             self.cpus,
             self.pids,
@@ -151,3 +157,11 @@ class RunSettings:
     store_size: int = 4096 * MEBIBYTE
     store_days: float = 14.0
     refresh: bool = False
+
+
+def read_size(text: str) -> int:
+    """Return the bytes that a text says: a number, alone or with `k`, `m` or `g`. Raises ValueError."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([kmg]?)", text.strip().lower())
+    if match is None:
+        raise ValueError(text)
+    return int(float(match[1]) * UNITS[match[2]])

@@ -49,6 +49,7 @@
     ├── PatchRejected                 it can't be read, or does not fit what is there; nothing was changed
     └── UsageError                    called wrongly
         ├── InvalidSetting
+        │   └── InvalidMount          one of the mounts; named, and why
         ├── InvalidEntry              of a Baseline
         ├── LimitNotAvailable         the engine, or its storage, can't set it
         ├── UnknownKey
@@ -850,6 +851,17 @@ class InvalidSetting(UsageError, ValueError):
 
     def __str__(self) -> str:
         return f"{self.source}: {self.value!r} is not valid; expected {self.expected}"
+
+
+class InvalidMount(InvalidSetting):
+    """A mount can't be meant, is refused, or can't be had from the engine. mount: as a line of the setting says it."""
+
+    def __init__(self, mount: str, reason: str, source: str = "mounts") -> None:
+        self.mount, self.reason, self.source = mount, reason, source
+        UsageError.__init__(self, mount, reason, source)
+
+    def __str__(self) -> str:
+        return f"{self.source}: mount {self.mount!r}: {self.reason}"
 
 
 class LimitNotAvailable(UsageError):

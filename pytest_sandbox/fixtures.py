@@ -18,6 +18,8 @@ from .survivors import survivors_of
 from .workers import close_keeper, keeper_of, pool_of
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from .baseline import Baseline, PreparedBaseline
     from .core.network import PrivateNetwork
     from .core.pool import SandboxPool
@@ -42,13 +44,16 @@ class SandboxFactory:
         release: Callable[[SandboxCore], None],
         ended: ExitStack,
         pool: SandboxPool,
+        root: Path | None = None,
     ) -> None:
+        """root: where relative paths in a call begin."""
         self._settings = settings
         self._baseline = baseline
         self._leased = leased
         self._release = release
         self._ended = ended
         self._pool = pool
+        self._root = root
 
     def __call__(
         self, *, from_: Snapshot | None = None, baseline: bool = True, name: str | None = None, **overrides: object
@@ -62,7 +67,7 @@ class SandboxFactory:
         from .faces import Sandbox
         from .loop import run
 
-        settings = settings_table.overridden(self._settings, overrides, "sandbox_factory")
+        settings = settings_table.overridden(self._settings, overrides, "sandbox_factory", self._root)
         network = None if name is None else self._network  # made now, to end after those in it
         core = self._baseline.lease(settings, instead=from_) if baseline else run(self._pool.lease(settings, from_))
         self._leased(core)
@@ -103,7 +108,8 @@ def _factory(
 
     with ExitStack() as ended:
         marked = settings_table.marked(settings, request.node)
-        yield SandboxFactory(marked, baseline or PreparedBaseline(None, pool), leased, release, ended, pool)
+        baseline = baseline or PreparedBaseline(None, pool)
+        yield SandboxFactory(marked, baseline, leased, release, ended, pool, request.config.rootpath)
 
 
 @pytest.fixture(scope="session")
@@ -142,7 +148,8 @@ def _prepared_baseline(
     from .baseline import PreparedBaseline
 
     name = f"baseline of {request.node.nodeid}"
-    return PreparedBaseline(sandbox_baseline, sandbox_pool, keeper_of(request.config), name)
+    root = request.config.rootpath
+    return PreparedBaseline(sandbox_baseline, sandbox_pool, keeper_of(request.config), name, root)
 
 
 @pytest.fixture

@@ -9,9 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .agent.binaries import agent_binary
@@ -19,6 +21,7 @@ from .core.snapshot import Snapshot
 from .core.store import Kept, Store
 from .errors import EngineError
 from .loop import run
+from .mounts import Bind
 from .secret import Secret
 
 if TYPE_CHECKING:
@@ -138,6 +141,7 @@ class BaselineKeeper:
             "settings": {
                 each.name: getattr(settings, each.name) for each in fields(settings) if each.name not in WITHOUT_TRACE
             },
+            "mounted": [outline(Path(mount.source)) for mount in settings.mounts if isinstance(mount, Bind)],
             "baseline": _parts(baseline),
         }
         return _digest(json.dumps(parts, sort_keys=True, default=_plain))
@@ -170,6 +174,29 @@ def _parts(baseline: Baseline) -> dict[str, object]:
         "key": baseline.key,
         "system": baseline.system,
     }
+
+
+def outline(path: Path) -> str:
+    """Return a hash of what a bind has: names, modes, sizes, times. Contents are too much: that is why it is a bind.
+
+    Of what is not on this machine it says only that.
+    """
+    digest = hashlib.sha256()
+    for folder, folders, files in os.walk(path):
+        folders.sort()
+        for name in ("", *sorted(files), *folders):
+            _note(digest, Path(folder, name))
+    if not path.is_dir():
+        _note(digest, path)
+    return digest.hexdigest()
+
+
+def _note(digest: hashlib._Hash, path: Path) -> None:
+    try:
+        found = path.lstat()
+    except OSError:
+        return  # it went meanwhile
+    digest.update(f"{path}\0{found.st_mode} {found.st_size} {found.st_mtime_ns}\0".encode("utf-8", "surrogateescape"))
 
 
 def _plain(value: object) -> str:

@@ -276,6 +276,7 @@ class Container:
     image_digest: content id of the image it was made from. image_user: the USER of the image, empty for root.
     program: what the image would run. volumes: directories of the image that are volumes, the workspace not counted:
     nothing restores them.
+    named_volumes: of the setting `mounts`; None if only the engine knows.
     """
 
     id: str
@@ -285,6 +286,7 @@ class Container:
     image_user: str
     program: ImageProgram = ImageProgram()  # immutable
     volumes: tuple[str, ...] = ()
+    named_volumes: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

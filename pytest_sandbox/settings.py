@@ -18,19 +18,28 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import pytest
 
-from .configuration import Isolation, KeepPolicy, PullPolicy, RecordPolicy, RunSettings, SandboxSettings
-from .errors import InvalidSetting
+from .configuration import (
+    UNITS,
+    Isolation,
+    KeepPolicy,
+    PullPolicy,
+    RecordPolicy,
+    RunSettings,
+    SandboxSettings,
+    read_size,
+)
+from .errors import InvalidMount, InvalidSetting
 from .secret import MASK, Secret, revealed
 
 if TYPE_CHECKING:
     from .image import Image
+    from .mounts import Mount
 
 SETTINGS = pytest.StashKey[SandboxSettings]()  # what configured() returned for the run
 RUN = pytest.StashKey[RunSettings]()  # what run_configured() returned
 DEFAULTS = SandboxSettings()
 RUN_DEFAULTS = RunSettings()
 SMALLEST_MEMORY = 6 * 1024**2  # engines refuse less
-UNITS = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
 
 
 # --- how values are written -----------------------------------------------------------------------------------------
@@ -141,10 +150,7 @@ def _seconds(value: object) -> float | None:
 def _size(value: object) -> int:
     if not isinstance(value, str):
         return _count(value)
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([kmg]?)", value.strip().lower())
-    if match is None:
-        raise ValueError
-    return _count(int(float(match[1]) * UNITS[match[2]]))
+    return _count(read_size(value))
 
 
 def _optional_size(value: object) -> int | None:
@@ -216,6 +222,14 @@ def _users(value: object) -> tuple[str, ...]:
     return lines
 
 
+def _mounts(value: object) -> tuple[Mount, ...]:
+    from .mounts import Mount, parsed
+
+    if isinstance(value, str) or not isinstance(value, list | tuple):
+        raise TypeError
+    return tuple(each if isinstance(each, Mount) else parsed(_text(each)) for each in value)
+
+
 def one_of(choices: type[Enum]) -> Syntax:
     """The values of an enum, by name or as themselves."""
     names = [f"`{choice.value}`" for choice in choices]
@@ -236,6 +250,14 @@ USERS = Syntax(
 )
 ENGINE = Syntax(_engine, "`auto`, `docker`, `podman`, or an endpoint that begins with `unix://`, `tcp://` or `ssh://`")
 NETWORK = Syntax(_network, "`none`, `bridge`, or the name of an engine's network", lambda name: name or "none")
+MOUNTS = Syntax(
+    _mounts,
+    "lines as of `docker run --mount`: `type=bind,source=./data,target=/data`, `type=volume,source=NAME,target=/n`, "
+    "`type=tmpfs,target=/scratch,tmpfs-size=64m`; binds are read-only unless they say `readonly=false` (a marker also "
+    "takes `Bind`, `Volume` and `Tmpfs`)",
+    lambda mounts: "\n".join(map(str, mounts)),
+    lines=True,
+)
 ABSOLUTE_PATH = Syntax(_absolute_path, "an absolute path other than `/`, without `..`")
 DIRECTORY = Syntax(_directory, "a path; a relative one starts at the run's root directory")
 MEMORY = Syntax(_memory, "bytes, or a number with `k`, `m` or `g`, at least `6m`", _written_size)
@@ -288,6 +310,8 @@ class Setting(NamedTuple):
     def parse(self, value: object, source: str) -> object:
         try:
             return self.syntax.parse(value)
+        except InvalidMount as error:
+            raise InvalidMount(error.mount, error.reason, source) from None  # which of them, and why
         except (ValueError, TypeError):
             raise InvalidSetting(source, self.syntax.shown(value), self.syntax.expected) from None
 
@@ -302,6 +326,7 @@ TABLE = (
         "service", FLAG, "Run the image's own program, its ENTRYPOINT and CMD, beside the commands: anew for each test."
     ),
     Setting("network", NETWORK, "Network of the sandbox; `none` leaves it the loopback interface only."),
+    Setting("mounts", MOUNTS, "Directories, files and volumes that the sandbox has besides; nothing restores them."),
     Setting("memory", MEMORY, "Memory of a sandbox, in which `/tmp` and `/var/tmp` count too."),
     Setting("cpus", NUMBER, "CPU cores of a sandbox; fractions are taken."),
     Setting("pids", COUNT, "Processes and threads of a sandbox."),
@@ -380,10 +405,7 @@ def add_options(parser: pytest.Parser) -> None:
 
 def configured(config: pytest.Config) -> SandboxSettings:
     """Return what options, environment and ini file say together. Raises InvalidSetting, which names the source."""
-    settings = replace(DEFAULTS, **_values(TABLE, config))
-    if isinstance(settings.image, str):
-        return settings
-    return replace(settings, image=replace(settings.image, path=config.rootpath / settings.image.path))
+    return _anchored(replace(DEFAULTS, **_values(TABLE, config)), config.rootpath)
 
 
 def run_configured(config: pytest.Config) -> RunSettings:
@@ -421,19 +443,36 @@ def marked(settings: SandboxSettings, node: pytest.Item | pytest.Collector) -> S
         if mark.args:
             raise InvalidSetting("@pytest.mark.sandbox", mark.args[0], f"keywords only: {KEYWORDS}")
         overrides = {**mark.kwargs, **overrides}
-    return overridden(settings, overrides, "@pytest.mark.sandbox")
+    return overridden(settings, overrides, "@pytest.mark.sandbox", node.config.rootpath)
 
 
-def overridden(settings: SandboxSettings, overrides: Mapping[str, object], source: str) -> SandboxSettings:
+def overridden(
+    settings: SandboxSettings, overrides: Mapping[str, object], source: str, root: Path | None = None
+) -> SandboxSettings:
     """Return the settings with the keywords of a marker or a call; source: what was written before the parenthesis.
 
+    root: the directory of the run, where relative paths begin; without it they stay as they are.
     Raises InvalidSetting for a name or value not taken.
     """
     for name in overrides:
         if name not in BY_NAME:
             raise InvalidSetting(source, name, f"a keyword out of {KEYWORDS}")
     values = {name: BY_NAME[name].parse(value, f"{source}({name}=…)") for name, value in overrides.items()}
-    return replace(settings, **values) if values else settings  # type: ignore[arg-type]
+    if not values:
+        return settings
+    settings = replace(settings, **values)  # type: ignore[arg-type]
+    return settings if root is None else _anchored(settings, root)
+
+
+def _anchored(settings: SandboxSettings, root: Path) -> SandboxSettings:
+    """The same settings, relative paths of this host taken from a directory."""
+    if not isinstance(settings.image, str):
+        settings = replace(settings, image=replace(settings.image, path=root / settings.image.path))
+    if settings.mounts:
+        from .mounts import anchored
+
+        settings = replace(settings, mounts=anchored(settings.mounts, root))
+    return settings
 
 
 # --- the reference --------------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from typing import Protocol, Self
 
 from ..agent.client import AgentClient, AgentFailure, ConnectionLost
 from ..agent.wire import VERSION, BodyReader, BodyWriter, Kind, to_wire
-from ..engines.base import Engine, Started
+from ..engines.base import AGENT_DIRECTORY, SCRATCH, Engine, Started
 from ..engines.kept import KeptNote, KeptNotes
 from ..engines.runs import current_run
 from ..errors import (
@@ -35,6 +35,8 @@ from ..errors import (
     SessionInUse,
 )
 from ..models import Container, KeptSandbox, SandboxSettings
+from ..mounts import anchored
+from ..mounts import check as check_mounts
 from ..secret import Secret
 from .archive import Archive
 from .console import ConsoleOperations
@@ -130,8 +132,10 @@ class SandboxCore(
 
         A failure at any step, or a cancellation, leaves nothing behind.
         keep: it lives on when this process ends or loses it; until it is closed, here or by who resumes it.
-        Raises ImageNotAvailable, EngineError, SandboxStartFailed.
+        Raises ImageNotAvailable, EngineError, SandboxStartFailed; InvalidMount.
         """
+        check_mounts(settings.mounts, settings.workspace, SCRATCH, AGENT_DIRECTORY)
+        settings = replace(settings, mounts=anchored(settings.mounts, Path.cwd()))
         identity = secrets.token_hex(16)
         coming = _Coming(journal, settings, name or next_name())
         core = await told(
@@ -157,6 +161,8 @@ class SandboxCore(
             try:
                 async with asyncio.timeout(HELLO_BOUND):
                     await client.start()
+                if settings.mounts and not core.in_container:
+                    raise InvalidSetting("mounts", ", ".join(map(str, settings.mounts)), "an engine with containers")
                 if settings.users:
                     step = "making its users"
                     await core._make_users()

@@ -6,7 +6,7 @@ import asyncio
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from struct import Struct
 from typing import BinaryIO
@@ -17,6 +17,7 @@ from ..agent.wire import BodyReader, BodyWriter, Kind, to_wire
 from ..changes import Changes
 from ..engines.base import SCRATCH
 from ..errors import NothingToCompareWith, ProtocolError
+from ..mounts import Tmpfs
 from .archive import Archive, Entry
 from .comparison import compared
 from .session import SessionBase
@@ -26,7 +27,6 @@ from .transfer import archive_chunks, changed_tree, file_errors, hydrate_tree, p
 
 _RANGE = Struct("<QQ")
 _PARANOID, _QUIET = 1, 2  # flags of RESTORE
-_EMPTY_SCRATCH = Archive.build([Entry(".", mode=0o1777)])
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,13 +156,16 @@ class SnapshotOperations(SessionBase):
     async def reset(self, snapshot: Snapshot | None = None) -> None:
         """Make the sandbox fit for the next test: kill every process, restore the workspace, empty /tmp and its like.
 
-        Those are /tmp, /var/tmp and /dev/shm. Without a snapshot the workspace stays as it is.
+        Those are /tmp, /var/tmp, /dev/shm and the settings' Tmpfs mounts; of what other mounts have nothing is touched.
+        Without a snapshot the workspace stays as it is.
         """
         await self._sweep()
         work = [] if snapshot is None else [self._bring_to(snapshot, quiet=True)]
         # An agent that is not the init of a container has the machine's own /tmp.
         if self.in_container:
-            work += [self._empty(directory) for directory in (*SCRATCH, "/dev/shm")]
+            work += [self._empty(directory, 0o1777) for directory in (*SCRATCH, "/dev/shm")]
+            own = [mount for mount in self.settings.mounts if isinstance(mount, Tmpfs)]
+            work += [self._empty(str(mount.target), mount.mode) for mount in own]
         for outcome in await asyncio.gather(*work, return_exceptions=True):
             if isinstance(outcome, BaseException):
                 raise outcome
@@ -182,8 +185,8 @@ class SnapshotOperations(SessionBase):
     async def _hydrate(self, archive: Archive, *, index: int = 0, quiet: bool = False) -> None:
         await hydrate_tree(self, self._root, archive_chunks(archive), index=index, quiet=quiet)
 
-    async def _empty(self, directory: str) -> None:
-        await hydrate_tree(self, to_wire(directory), archive_chunks(_EMPTY_SCRATCH))
+    async def _empty(self, directory: str, mode: int) -> None:
+        await hydrate_tree(self, to_wire(directory), archive_chunks(_nothing(mode)))
 
     async def _repair(self, archive: Archive, index: int, *, paranoid: bool, quiet: bool) -> bool:
         """Let the agent repair what differs from its index; False if it has no such index any more."""
@@ -209,6 +212,12 @@ class SnapshotOperations(SessionBase):
             with file_errors(self._root):
                 async with self.channel(Kind.FORGET, BodyWriter().u32(index).bytes()) as channel:
                     BodyReader(await channel.result()).done()
+
+
+@cache
+def _nothing(mode: int) -> Archive:
+    """An empty directory."""
+    return Archive.build([Entry(".", mode=mode)])
 
 
 async def _send_digests(channel: Channel, archive: Archive) -> None:

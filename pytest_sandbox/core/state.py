@@ -12,6 +12,7 @@ from typing import Any
 
 from ..errors import InvalidState
 from ..models import SandboxSettings
+from ..mounts import Mount, parsed
 from ..secret import Secret, hidden_names
 
 FORMAT = "pytest-sandbox session"
@@ -70,7 +71,7 @@ class SessionState:
         if unknown := set(self.settings) - known:
             raise InvalidState(f"it has settings that this package does not know: {', '.join(sorted(unknown))}")
         try:
-            values = {name: _read(getattr(DEFAULTS, name), value) for name, value in self.settings.items()}
+            values = {name: _read(name, value) for name, value in self.settings.items()}
         except (TypeError, ValueError) as error:
             raise InvalidState(f"a setting can't be read ({error})") from None
         settings = replace(DEFAULTS, **values)
@@ -89,15 +90,18 @@ def written_settings(settings: SandboxSettings) -> tuple[dict[str, Any], tuple[s
 def _written(value: Any) -> Any:
     if isinstance(value, Enum):
         return value.value
-    if isinstance(value, PurePath):
+    if isinstance(value, PurePath | Mount):
         return str(value)
     if isinstance(value, Mapping):
         return {str(key): _written(each) for key, each in value.items()}
     return [_written(each) for each in value] if isinstance(value, list | tuple) else value
 
 
-def _read(default: Any, value: Any) -> Any:
-    """The value as the field has it, of which the default tells the type."""
+def _read(name: str, value: Any) -> Any:
+    """The value as the field of that name has it, of which mostly the default tells the type."""
+    if name == "mounts":
+        return tuple(parsed(each) for each in value)
+    default = getattr(DEFAULTS, name)
     if isinstance(default, Enum | PurePath | tuple):
         return type(default)(value)
     if isinstance(default, Mapping) and not isinstance(value, Mapping):

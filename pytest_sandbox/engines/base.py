@@ -15,6 +15,8 @@ from ..models import Container, EngineDescription, FoundSandbox, KeptSandbox, Ro
 # that a full one is ENOSPC and not a killed process. /var/tmp is where databases and editors put theirs.
 SCRATCH = {"/tmp": 1 / 2, "/var/tmp": 1 / 4}
 
+AGENT_DIRECTORY = "/.pytest-sandbox"  # of each container, in which the agent is
+
 
 class ByteStream(Protocol):
     """The duplex byte stream to an agent; used from the owner loop only."""
@@ -79,6 +81,10 @@ class Engine(Protocol):
         Leaves nothing behind when it fails or is cancelled, at whatever step. The container ends when the stream
         does, and the engine then removes it with its anonymous volumes, also when this process was killed.
 
+        Named volumes of the settings' mounts that are not there are made, and carry who made them as labels: such a
+        one goes with the last container that has it, or if this process is killed with the next run's sweep. Raises
+        InvalidMount for what can't be mounted, or would hand the engine itself to the sandbox.
+
         identity: carried as a label, by which a kept one is rejoined. keep: it goes on when the stream ends, and ends
         only when it is removed; no sweep takes it. Another one can be kept later, by its agent and a KeptNote.
         """
@@ -117,7 +123,10 @@ class Engine(Protocol):
         ...
 
     async def remove(self, container: Container) -> None:
-        """Make sure that the container is gone, killing it if need be. Gone already is success."""
+        """Make sure that the container is gone, killing it if need be, with volumes made for it that no other one has.
+
+        Gone already is success.
+        """
         ...
 
     async def commit(self, container: Container, name: str, labels: Mapping[str, str]) -> str:

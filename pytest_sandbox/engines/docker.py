@@ -12,13 +12,14 @@ import io
 import itertools
 import logging
 import os
+import re
 import socket
 import tarfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
@@ -62,11 +63,12 @@ from ..models import (
 )
 from . import addresses
 from .addresses import Address
-from .base import SCRATCH, ByteStream, Started
+from .base import AGENT_DIRECTORY, SCRATCH, ByteStream, Started
 from .blocking import in_thread
 from .connections import client, greeting
 from .kept import KeptNotes
 from .local_images import MAKE_SECONDS, LocalImages
+from .mounting import engine_mounts, engine_tmpfs, refused, tmpfs_options, volume_names
 from .runs import Run, current_run
 from .streams import SocketStream, end_socket
 
@@ -88,11 +90,11 @@ LABEL_IDENTITY = "pytest-sandbox.identity"  # by which a kept one is known
 LABEL_KEPT = "pytest-sandbox.kept"  # the same, of one that was created to be kept
 LABEL_AGENT = "pytest-sandbox.agent"
 
-AGENT_DIRECTORY = "/.pytest-sandbox"
 AGENT_NAME = "agent"
 NO_QUOTA = ("storage-opt", "quota", "storage driver")  # in what engines say to a size of a root file system or a volume
 NO_NETWORK = "none"  # the engine's network for those that have none
 NO_ADDRESS = "com.docker.network.bridge.inhibit_ipv4"
+VOLUME_POLL, VOLUME_SECONDS = 0.02, 10
 SSH_RECEIVE_BYTES = 64 * 1024
 BUILDKIT_API = "1.39"  # from which on it is not an experiment
 
@@ -226,7 +228,15 @@ class DockerEngine:
         return await self._in_thread(changes, "changes", container.name)
 
     async def remove(self, container: Container) -> None:
-        await self._in_thread(lambda: self._remove(container.id, container.name), "remove", container.name)
+        def remove() -> None:
+            volumes = container.named_volumes
+            if volumes is None:
+                volumes = self._volumes_of(container)
+            self._remove(container.id, container.name)
+            for volume in volumes:
+                self._remove_unused_volume(volume)
+
+        await self._in_thread(remove, "remove", container.name)
 
     async def commit(self, container: Container, name: str, labels: Mapping[str, str]) -> str:
         return await self._in_thread(
@@ -260,7 +270,7 @@ class DockerEngine:
         await self._in_thread(lambda: self._remove_network(name), "network remove", name)
 
     async def sweep(self) -> None:
-        """Remove what killed runs of this host left on the engine: containers, networks. Never a live run's."""
+        """Remove what killed runs of this host left: containers, networks, volumes. Never what is a live run's."""
         await self._in_thread(self._sweep, "sweep", "containers of killed runs")
 
     async def close(self) -> None:
@@ -293,14 +303,18 @@ class DockerEngine:
         image = self._inspected(settings)
         agent = agent_binary(self._description.architecture)
         volume = self._agent_volume(agent, image["Id"])
+        mounts = engine_mounts(settings, self._description.endpoint, _labels(current_run()))
+        volumes = volume_names(settings)
         with ExitStack() as undo:
+            undo.callback(self._remove_volumes_quietly, volumes)
             # Before it is asked for: a create whose answer is lost has made a container all the same.
             undo.callback(self._remove_quietly, name)
             try:
-                container = self._created(settings, name, volume, labels)
+                container = self._created(settings, name, volume, mounts, labels)
             except EngineRequestFailed as error:
                 if _status(error.__cause__) == 409:
                     undo.pop_all()  # the name is taken: that container is not ours to remove
+                    undo.callback(self._remove_volumes_quietly, volumes)
                 raise
             _check(given_up)
             transport = self._attached(container, name)
@@ -310,7 +324,8 @@ class DockerEngine:
                 self._api.start(container)
             _check(given_up)
             undo.pop_all()
-        return _Attached(_container(container, name, str(settings.image), image, settings.workspace), transport)
+        described = _container(container, name, str(settings.image), image, settings.workspace)
+        return _Attached(replace(described, named_volumes=volumes), transport)
 
     async def _undo(self, thread: asyncio.Future[_Attached]) -> None:
         """Wait for a start that nobody wants any more, and take back what it made."""
@@ -319,8 +334,16 @@ class DockerEngine:
             attached = thread.result()  # it was through at the very moment its caller gave up
             attached.transport.close()
             await in_thread(lambda: self._remove_quietly(attached.container.name))
+            await in_thread(lambda: self._remove_volumes_quietly(attached.container.named_volumes or ()))
 
-    def _created(self, settings: SandboxSettings, name: str, volume: str, labels: dict[str, str]) -> str:
+    def _created(
+        self,
+        settings: SandboxSettings,
+        name: str,
+        volume: str,
+        mounts: list[dict[str, Any]],
+        labels: dict[str, str],
+    ) -> str:
         """Create the container and return its id."""
         host = self._api.create_host_config(
             auto_remove=True,
@@ -336,10 +359,11 @@ class DockerEngine:
             mounts=[
                 docker.types.Mount(AGENT_DIRECTORY, volume, type="volume", read_only=True),
                 docker.types.Mount(str(settings.workspace), None, type="volume", driver_config=_sized(settings.disk)),
+                *cast("list[docker.types.Mount]", mounts),  # which are dicts
             ],
             tmpfs={
-                directory: f"rw,exec,nosuid,nodev,mode=1777,size={int(settings.memory * part)}"
-                for directory, part in SCRATCH.items()
+                **{place: tmpfs_options(int(settings.memory * part), 0o1777) for place, part in SCRATCH.items()},
+                **engine_tmpfs(settings),
             },
         )
         with self._call("create", name):
@@ -360,6 +384,8 @@ class DockerEngine:
             except docker.errors.ImageNotFound as error:
                 raise ImageNotAvailable(str(settings.image), settings.pull.value, "removed meanwhile") from error
             except docker.errors.APIError as error:
+                if (invalid := refused(settings.mounts, str(error.explanation))) is not None:
+                    raise invalid from error
                 if settings.disk is None or not any(word in str(error.explanation) for word in NO_QUOTA):
                     raise
                 reason = f"{_one_line(str(error.explanation))} (the engine's storage)"
@@ -415,7 +441,8 @@ class DockerEngine:
             command = [f"{AGENT_DIRECTORY}/{AGENT_NAME}", "join", "1"]
             process = self._api.exec_create(found["Id"], command, stdin=True, user="0:0", workdir="/")
             opened = self._api.exec_start(process["Id"], socket=True)
-        return _Attached(_container(found["Id"], found["Name"].lstrip("/"), kept.image, image), _transport(opened))
+        described = _container(found["Id"], found["Name"].lstrip("/"), kept.image, image)
+        return _Attached(replace(described, named_volumes=_named_volumes(found["Mounts"])), _transport(opened))
 
     # --- the agent's volume ---------------------------------------------------------------------------------------
 
@@ -604,6 +631,47 @@ class DockerEngine:
         except EngineError as error:
             logger.warning("container.remove.failed name=%s left behind, removed by a later run: %s", name, error)
 
+    def _volumes_of(self, container: Container) -> tuple[str, ...]:
+        with self._call("inspect", container.name):
+            try:
+                return _named_volumes(self._api.inspect_container(container.id)["Mounts"])
+            except docker.errors.NotFound:
+                return ()  # those of one that is gone the sweep knows
+
+    def _remove_unused_volume(self, name: str) -> None:
+        """Remove a volume if it was made for sandboxes and no container has it any more, whoever made those."""
+        with self._call("volume remove", name):
+            try:
+                if LABEL_HOST not in (self._api.inspect_volume(name).get("Labels") or {}):
+                    return
+                patience = time.monotonic() + VOLUME_SECONDS
+                while not self._could_remove_volume(name):
+                    if self._api.containers(all=True, filters={"volume": name}, quiet=True):
+                        return
+                    # The last container that had it is gone, and the engine has not noted that here yet; or one that is
+                    # being made has it, and is not listed yet. There is no event for either.
+                    if time.monotonic() > patience:
+                        raise EngineTimeout(self._description.endpoint, "volume remove", VOLUME_SECONDS, name)
+                    time.sleep(VOLUME_POLL)
+            except docker.errors.NotFound:
+                pass  # gone is what we wanted
+
+    def _could_remove_volume(self, name: str) -> bool:
+        try:
+            self._api.remove_volume(name)
+        except docker.errors.APIError as error:
+            if error.status_code != 409:
+                raise
+            return False
+        return True
+
+    def _remove_volumes_quietly(self, names: Sequence[str]) -> None:
+        for name in names:
+            try:
+                self._remove_unused_volume(name)
+            except EngineError as error:
+                logger.warning("volume.remove.failed name=%s left behind, removed by a later run: %s", name, error)
+
     def _post_mortem(self, container: Container) -> str:
         """Ask the engine's short memory of events: an auto-removed container can't be inspected any more."""
         with self._call("wait", container.name):
@@ -701,6 +769,13 @@ class DockerEngine:
             if run.is_dead(network["Labels"][LABEL_RUN]):
                 logger.debug("sweep.network name=%s", network["Name"])
                 self._remove_network(network["Id"])
+        with self._call("list", "volumes of this host"):
+            unused = {"label": f"{LABEL_HOST}={run.host}", "dangling": True}
+            volumes = self._api.volumes(filters=unused)["Volumes"] or []
+        for volume in volumes:
+            if run.is_dead(volume["Labels"][LABEL_RUN]):
+                logger.debug("sweep.volume name=%s", volume["Name"])
+                self._remove_unused_volume(volume["Name"])
         for dead in run.dead():
             run.forget(dead)
 
@@ -711,6 +786,8 @@ class DockerEngine:
 class _GivenUp(SandboxError):
     """A start whose caller has gone; nobody sees it."""
 
+
+_ANONYMOUS = re.compile("[0-9a-f]{64}")  # what the engine calls volumes that have no name
 
 _CHANGE_KINDS = (ChangeKind.MODIFIED, ChangeKind.ADDED, ChangeKind.REMOVED)  # the engine's numbers for them
 
@@ -761,6 +838,12 @@ def _is_kept(labels: Mapping[str, str]) -> bool:
     """Say whether a container outlives its run, by its labels or by what was noted later."""
     identity = labels.get(LABEL_IDENTITY, "")
     return bool(labels.get(LABEL_KEPT)) or KeptNotes().find(identity) is not None
+
+
+def _named_volumes(mounts: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """The names of a user's volumes in an engine's list of a container's mounts."""
+    volumes = [mount for mount in mounts if mount["Type"] == "volume" and mount["Destination"] != AGENT_DIRECTORY]
+    return tuple(sorted({volume["Name"] for volume in volumes if not _ANONYMOUS.fullmatch(volume["Name"])}))
 
 
 def _sized(disk: int | None) -> docker.types.DriverConfig | None:

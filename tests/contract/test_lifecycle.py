@@ -20,6 +20,7 @@ from pytest_sandbox.errors import EngineError, InvalidSetting, SandboxClosed, Sa
 from pytest_sandbox.faces import Sandbox
 from pytest_sandbox.loop import run
 from pytest_sandbox.models import ExecResult, SandboxSettings
+from pytest_sandbox.mounts import Tmpfs
 from tests.support.folders import let_others_in
 from tests.support.subprocess_engine import SubprocessEngine
 
@@ -83,6 +84,16 @@ def test_a_user_that_does_not_exist_leaves_nothing(engine: Engine, settings: San
 
     with pytest.raises(InvalidSetting, match="no-such-user"):
         run(SandboxCore.create(engine, replace(settings, user="no-such-user"), name))
+
+    assert not exists(name)
+
+
+@pytest.mark.parametrize("engine", ["subprocess"], indirect=True)
+def test_an_engine_without_containers_has_no_mounts(engine: Engine, settings: SandboxSettings, exists: Exists) -> None:
+    name = next_name()
+
+    with pytest.raises(InvalidSetting, match="expected an engine with containers"):
+        run(SandboxCore.create(engine, replace(settings, mounts=[Tmpfs("/scratch")]), name))
 
     assert not exists(name)
 

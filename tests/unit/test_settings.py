@@ -9,9 +9,10 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from pytest_sandbox.configuration import RunSettings
-from pytest_sandbox.errors import InvalidSetting
+from pytest_sandbox.errors import InvalidMount, InvalidSetting
 from pytest_sandbox.image import Image
 from pytest_sandbox.models import Isolation, PullPolicy, SandboxSettings
+from pytest_sandbox.mounts import Bind, Tmpfs
 from pytest_sandbox.settings import BY_NAME, DEFAULTS, FLAG, RUN_TABLE, TABLE, overridden, reference
 
 MEBIBYTE = 1024**2
@@ -50,6 +51,8 @@ MEBIBYTE = 1024**2
         ("ephemeral", ["*.pyc", "build/out"], ("*.pyc", "build/out")),
         ("environment", ["A=b=c", "EMPTY="], {"A": "b=c", "EMPTY": ""}),
         ("environment", {"A": "b"}, {"A": "b"}),
+        ("mounts", [" type=bind,src=x,dst=/x ", Tmpfs("/y")], (Bind("x", "/x"), Tmpfs("/y"))),
+        ("mounts", (), ()),
     ],
 )
 def test_values_are_taken_as_text_and_as_themselves(name: str, written: object, value: object) -> None:
@@ -98,6 +101,9 @@ def test_values_are_taken_as_text_and_as_themselves(name: str, written: object, 
         ("environment", {"": "b"}),
         ("environment", {"A": 1}),
         ("environment", {"A": "nul\0"}),
+        ("mounts", "type=tmpfs,target=/x"),
+        ("mounts", Tmpfs("/x")),
+        ("mounts", [3]),
     ],
 )
 def test_other_values_are_refused_by_name(name: str, written: object) -> None:
@@ -107,6 +113,20 @@ def test_other_values_are_refused_by_name(name: str, written: object) -> None:
     told = BY_NAME[name].syntax.shown(written)
     assert str(refused.value).startswith(f"here({name}=…): {told!r} is not valid; expected ")
     assert refused.value.expected == BY_NAME[name].syntax.expected
+
+
+def test_a_mount_is_refused_by_itself() -> None:
+    with pytest.raises(InvalidMount) as refused:
+        overridden(DEFAULTS, {"mounts": [Tmpfs("/y"), "type=tmpfs"]}, "here")
+
+    assert str(refused.value) == "here(mounts=…): mount 'type=tmpfs': it needs a target"
+
+
+def test_relative_paths_of_this_host_begin_at_the_root_directory() -> None:
+    settings = overridden(DEFAULTS, {"image": "./web", "mounts": [Bind("x", "/x")]}, "here", Path("/root"))
+
+    assert settings.image == Image(Path("/root/web"))
+    assert settings.mounts == (Bind("/root/x", "/x"),)
 
 
 def test_an_unknown_name_is_refused_with_the_known_ones() -> None:
