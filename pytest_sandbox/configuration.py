@@ -72,6 +72,8 @@ class SandboxSettings:
     service: the image's own program runs beside the commands.
     terminals: open at once; beyond it an older one is closed.
     secrets: patterns of names of environment variables whose values are shown nowhere; nor is a Secret.
+    hardened: commands are confined as far as they can be: no capabilities, not root, nothing to write outside of
+    workspace and /tmp, no network. runtime: the engine's name of an OCI runtime, empty for its default one.
     tolerated: paths and patterns outside of the workspace whose change does not make a container unfit for more tests.
     """
 
@@ -97,6 +99,8 @@ class SandboxSettings:
     paranoid: bool = False
     service: bool = False
     terminals: int = 64
+    hardened: bool = False
+    runtime: str = ""
 
     def __post_init__(self) -> None:
         if self.environment:
@@ -126,6 +130,8 @@ class SandboxSettings:
             self.cpus,
             self.pids,
             self.disk,
+            self.hardened,
+            self.runtime,
         )
 
 

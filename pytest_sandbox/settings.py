@@ -108,6 +108,10 @@ def _network(value: object) -> str:
     return "" if value in ("none", "", None) else _name(value)
 
 
+def _runtime(value: object) -> str:
+    return "" if value == "" else _name(value)
+
+
 def _absolute_path(value: object) -> PurePosixPath:
     path = PurePosixPath(_text(str(value)) if isinstance(value, PurePosixPath) else _text(value))
     # The root itself can't be a volume, and a `..` would make two names for one place.
@@ -258,6 +262,7 @@ MOUNTS = Syntax(
     lambda mounts: "\n".join(map(str, mounts)),
     lines=True,
 )
+RUNTIME = Syntax(_runtime, "a name that the engine knows, or nothing for its default one")
 ABSOLUTE_PATH = Syntax(_absolute_path, "an absolute path other than `/`, without `..`")
 DIRECTORY = Syntax(_directory, "a path; a relative one starts at the run's root directory")
 MEMORY = Syntax(_memory, "bytes, or a number with `k`, `m` or `g`, at least `6m`", _written_size)
@@ -327,6 +332,13 @@ TABLE = (
     ),
     Setting("network", NETWORK, "Network of the sandbox; `none` leaves it the loopback interface only."),
     Setting("mounts", MOUNTS, "Directories, files and volumes that the sandbox has besides; nothing restores them."),
+    Setting(
+        "hardened",
+        FLAG,
+        "Commands have no capabilities and are not root unless `user` says so, can write to the workspace, `/tmp` and "
+        "`/var/tmp` only, and have no network.",
+    ),
+    Setting("runtime", RUNTIME, "OCI runtime of the container, by the engine's name for it: `runsc` for gVisor, say."),
     Setting("memory", MEMORY, "Memory of a sandbox, in which `/tmp` and `/var/tmp` count too."),
     Setting("cpus", NUMBER, "CPU cores of a sandbox; fractions are taken."),
     Setting("pids", COUNT, "Processes and threads of a sandbox."),

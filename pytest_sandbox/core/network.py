@@ -36,6 +36,8 @@ class PrivateNetwork:
         """
         if _HOST_NAME.fullmatch(name) is None:
             raise InvalidSetting("name", name, "a host name: letters, digits and hyphens, at most 63")
+        if sandbox.settings.hardened:
+            raise InvalidSetting("name", name, "none, for the sandbox is hardened and so in no network")
         key = name.lower()
         if key in self._members:
             raise NameTaken(name, self._members[key].name)

@@ -17,6 +17,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from ..agent.wire import UNLIMITED
 from ..errors import (
     CommandNotStarted,
     CommandTimeout,
@@ -29,7 +30,7 @@ from ..errors import (
 )
 from ..models import Endpoint
 from .files import FileOperations
-from .processes import ProcessHandle
+from .processes import REPLACE_ENVIRONMENT, STDIN_PIPED, ProcessHandle
 from .services import ServiceOperations
 
 logger = logging.getLogger(__name__)
@@ -181,8 +182,11 @@ class PortOperations(ServiceOperations, FileOperations):
         assert hello is not None  # there is no session before it
         # Not through the name it was started by, which another root file system or a build for tests has elsewhere.
         command = [f"/proc/{hello.pid}/exe", "connect", str(port)]
-        # As the agent's own user, whose executable others may not look up.
-        async with await self.start(command, cwd="/", user="", replace_env=True) as process:
+        # As the agent's own user and with its rights, for its executable others may not look up.
+        body = self._exec_body(
+            command, flags=STDIN_PIPED | REPLACE_ENVIRONMENT, cwd="/", env=None, user="", cap=UNLIMITED, trusted=True
+        )
+        async with await self._started(command, body) as process:
             begun = await process.stdout.read_some()
             if not begun:
                 number = (await process.wait()).exit_code

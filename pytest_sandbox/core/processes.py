@@ -42,10 +42,11 @@ from ..models import (
 )
 from ..secret import Secret, hidden_names, masked, revealed
 from .events import Journal
-from .session import SessionBase
+from .session import NOBODY, SessionBase
 from .sources import chunks
 
-STDIN_PIPED, MERGE_STDERR, REPLACE_ENVIRONMENT = 1, 2, 4  # flags of an EXEC body
+STDIN_PIPED, MERGE_STDERR, REPLACE_ENVIRONMENT, BARE = 1, 2, 4, 8  # flags of an EXEC body
+HARDENED_HOME = "/tmp"  # of a user who has none, in a file system that can't be written to
 OPEN_OVERHEAD = 5  # bytes of an OPEN before its body
 LONGEST_LINE = 1024 * 1024  # a longer one comes in pieces: a program that writes none must not fill the host's memory
 DEFAULT_GRACE = 0.2  # seconds between SIGTERM and SIGKILL
@@ -149,7 +150,11 @@ class ProcessOperations(SessionBase):
         The process lives until it ends, is killed, or the test ends; as a context manager it leaves nothing behind.
         """
         flags = STDIN_PIPED | MERGE_STDERR * merge_stderr | REPLACE_ENVIRONMENT * replace_env
-        body = self._exec_body(command, flags=flags, cwd=cwd, env=env, user=user, cap=UNLIMITED)
+        return await self._started(
+            command, self._exec_body(command, flags=flags, cwd=cwd, env=env, user=user, cap=UNLIMITED)
+        )
+
+    async def _started(self, command: str | Sequence[str], body: bytes) -> ProcessHandle:
         with command_errors(command, self.settings):
             async with self.losing():
                 channel = await self._client.open(Kind.EXEC, body)
@@ -168,12 +173,20 @@ class ProcessOperations(SessionBase):
         env: Mapping[str, str | Secret] | None,
         user: str | int | None,
         cap: int,
+        trusted: bool = False,
     ) -> bytes:
-        """The body of an EXEC; no command stands for the user's shell, which only terminals have."""
+        """The body of an EXEC; no command stands for the user's shell, which only terminals have.
+
+        trusted: the command is our own, and needs what those of a hardened sandbox don't get.
+        """
         arguments = ["/bin/sh", "-c", command] if isinstance(command, str) else command or []
         if command is not None and not arguments:
             raise ValueError("an empty command")
         inherited = {} if flags & REPLACE_ENVIRONMENT else self.settings.environment
+        if self.settings.hardened and not trusted:
+            flags |= BARE
+            if not flags & REPLACE_ENVIRONMENT and user is None and self.default_user == NOBODY:
+                inherited = {"HOME": HARDENED_HOME, **inherited}
         if env:
             hidden_names(env, self.settings.secrets)  # remembered, before the command can show them
         environment = [_assignment(name, value) for name, value in {**inherited, **(env or {})}.items()]

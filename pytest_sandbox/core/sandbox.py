@@ -45,6 +45,7 @@ from .network import PrivateNetwork
 from .outside import OutsideOperations
 from .patching import PatchOperations
 from .ports import PortOperations
+from .session import ROOT_USERS
 from .snapshot import Snapshot, SnapshotOperations
 from .sources import in_thread
 from .state import SessionState, written_settings
@@ -55,7 +56,6 @@ from .users import UserEntry, UsersClash, with_users
 logger = logging.getLogger(__name__)
 
 HELLO_BOUND = 10.0  # seconds; an answer takes milliseconds once the container runs
-ROOT_USERS = ("", "0", "root", "0:0", "root:root")
 # The end of one host's stream has a way through the engine to go, and nobody tells the next host that it arrived.
 RELEASE_BOUND = 1.0  # seconds
 RELEASE_POLL = 0.1
@@ -150,6 +150,7 @@ class SandboxCore(
 
     @classmethod
     async def _create(cls, engine: Engine, settings: SandboxSettings, name: str, identity: str, *, keep: bool) -> Self:
+        _check_hardened(settings)
         await engine.ensure_image(settings)
         async with AsyncExitStack() as undo:
             started = await engine.start(settings, name, identity=identity, keep=keep)
@@ -435,6 +436,15 @@ class SandboxCore(
             owned = BodyWriter().str(b"").str(workspace).str(to_wire(self.default_user)).u8(1)
             async with self._client.channel(Kind.CHOWN, owned.bytes()) as channel:
                 await channel.result()
+
+
+def _check_hardened(settings: SandboxSettings) -> None:
+    """Raise InvalidSetting for settings that contradict each other."""
+    if settings.hardened and settings.network:
+        raise InvalidSetting("network", settings.network, "`none`, for the sandbox is hardened")
+    if settings.hardened and settings.users:
+        reason = "none, for the sandbox is hardened, and so its /etc/passwd read-only; let the image have them"
+        raise InvalidSetting("users", ", ".join(settings.users), reason)
 
 
 def _put(folder: Path | None, archive: Archive, name: str) -> str:

@@ -18,6 +18,8 @@ from .events import Journal
 
 logger = logging.getLogger(__name__)
 
+ROOT_USERS = ("", "0", "root", "0:0", "root:root")
+NOBODY = "65534:65534"  # by number, since an image may lack the name
 CONTAINER_INIT = 1  # the agent's pid there
 
 
@@ -53,7 +55,13 @@ class SessionBase:
     @property
     def default_user(self) -> str:
         """Whom operations run as unless a call says otherwise; empty for the agent's own user, which is root."""
-        return self.settings.user or self.container.image_user
+        return self.settings.user or self.image_user
+
+    @property
+    def image_user(self) -> str:
+        """Whom the image names, empty for root; in a hardened sandbox, which has no root by default, nobody."""
+        named = self.container.image_user
+        return NOBODY if self.settings.hardened and named in ROOT_USERS else named
 
     def absolute(self, path: str | bytes | PurePosixPath) -> bytes:
         """The path in the sandbox; a relative one is below the workspace root. Raises ValueError for a NUL."""

@@ -43,6 +43,7 @@ from ..errors import (
     EngineRequestFailed,
     EngineTimeout,
     ImageNotAvailable,
+    InvalidSetting,
     LimitNotAvailable,
     NotOurs,
     SandboxError,
@@ -89,6 +90,10 @@ LABEL_VERSION = "pytest-sandbox.version"
 LABEL_IDENTITY = "pytest-sandbox.identity"  # by which a kept one is known
 LABEL_KEPT = "pytest-sandbox.kept"  # the same, of one that was created to be kept
 LABEL_AGENT = "pytest-sandbox.agent"
+
+# What the agent of a hardened sandbox needs: to start commands as any user and end them, and to restore files. The
+# commands have none.
+AGENT_CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "SETGID", "SETPCAP", "SETUID")
 
 AGENT_NAME = "agent"
 NO_QUOTA = ("storage-opt", "quota", "storage driver")  # in what engines say to a size of a root file system or a volume
@@ -345,6 +350,7 @@ class DockerEngine:
         labels: dict[str, str],
     ) -> str:
         """Create the container and return its id."""
+        executable = not settings.hardened
         host = self._api.create_host_config(
             auto_remove=True,
             log_config=docker.types.LogConfig(type="none"),
@@ -354,6 +360,10 @@ class DockerEngine:
             nano_cpus=int(min(settings.cpus, self._description.cores) * 1e9),  # the engine refuses more than it has
             pids_limit=settings.pids,
             security_opt=["no-new-privileges"],
+            cap_drop=["ALL"] if settings.hardened else None,
+            cap_add=list(AGENT_CAPABILITIES) if settings.hardened else None,
+            read_only=settings.hardened,
+            runtime=settings.runtime or None,
             storage_opt=None if settings.disk is None else {"size": str(settings.disk)},
             init=False,
             mounts=[
@@ -362,7 +372,10 @@ class DockerEngine:
                 *cast("list[docker.types.Mount]", mounts),  # which are dicts
             ],
             tmpfs={
-                **{place: tmpfs_options(int(settings.memory * part), 0o1777) for place, part in SCRATCH.items()},
+                **{
+                    place: tmpfs_options(int(settings.memory * part), 0o1777, execute=executable)
+                    for place, part in SCRATCH.items()
+                },
                 **engine_tmpfs(settings),
             },
         )
@@ -386,6 +399,9 @@ class DockerEngine:
             except docker.errors.APIError as error:
                 if (invalid := refused(settings.mounts, str(error.explanation))) is not None:
                     raise invalid from error
+                if settings.runtime and "runtime" in str(error.explanation).lower():
+                    known = ", ".join(sorted(self._api.info().get("Runtimes") or ())) or "its default one"
+                    raise InvalidSetting("runtime", settings.runtime, f"one that the engine has: {known}") from error
                 if settings.disk is None or not any(word in str(error.explanation) for word in NO_QUOTA):
                     raise
                 reason = f"{_one_line(str(error.explanation))} (the engine's storage)"

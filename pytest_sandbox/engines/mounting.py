@@ -41,8 +41,8 @@ def engine_tmpfs(settings: SandboxSettings) -> dict[str, str]:
     }
 
 
-def tmpfs_options(size: int, mode: int) -> str:
-    return f"rw,exec,nosuid,nodev,mode={mode:o},size={size}"
+def tmpfs_options(size: int, mode: int, *, execute: bool = True) -> str:
+    return f"rw,{'exec' if execute else 'noexec'},nosuid,nodev,mode={mode:o},size={size}"
 
 
 def volume_names(settings: SandboxSettings) -> tuple[str, ...]:
