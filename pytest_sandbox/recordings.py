@@ -14,6 +14,7 @@ import pytest
 
 from .configuration import RecordPolicy
 from .errors import shown
+from .folders import PRIVATE
 from .settings import RUN
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ class Recordings:
         for number, recording in enumerate(self._made.get(test, ()), start=1):
             path = self._folder / f"{file_name(test)}-{number}.cast"
             try:
-                self._folder.mkdir(parents=True, exist_ok=True)
+                self._folder.mkdir(parents=True, exist_ok=True, mode=PRIVATE)
                 recording.save(path)
                 lines.append(str(path))
             except OSError as error:

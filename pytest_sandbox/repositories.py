@@ -13,9 +13,9 @@ from functools import cache
 from pathlib import Path
 
 import filelock
-import platformdirs
 
 from .errors import RepositoryNotAvailable
+from .folders import PRIVATE_FILE, cache_folder
 
 GIT_SECONDS = 600  # for one command of git's
 
@@ -66,11 +66,9 @@ def exported(url: str, ref: str, subpath: str) -> Iterator[Path]:
 @contextmanager
 def _mirror(url: str) -> Iterator[Path]:
     """Give this host's copy of a repository, while nobody else changes it."""
-    folder = platformdirs.user_cache_path("pytest-sandbox", appauthor=False) / "repositories"
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    mirror = folder / f"{hashlib.sha256(url.encode()).hexdigest()[:32]}.git"
+    mirror = cache_folder("repositories") / f"{hashlib.sha256(url.encode()).hexdigest()[:32]}.git"
     try:
-        with filelock.FileLock(f"{mirror}.lock", timeout=GIT_SECONDS):
+        with filelock.FileLock(f"{mirror}.lock", timeout=GIT_SECONDS, mode=PRIVATE_FILE):
             if not (mirror / "HEAD").exists():
                 _git(url, "init", "--quiet", "--bare", str(mirror))
                 _git(url, "config", "uploadpack.allowAnySHA1InWant", "true", cwd=mirror)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from .folders import PRIVATE_FILE
 from .recordings import recordings_of
 from .settings import RUN
 
@@ -66,6 +67,7 @@ def begin_events(config: pytest.Config) -> None:
     file = _events_file(config)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch(PRIVATE_FILE)
         file.write_bytes(b"")
     except OSError as error:
         raise pytest.UsageError(f"--sandbox-events: {file}: {error.strerror}") from None

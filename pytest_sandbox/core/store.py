@@ -27,10 +27,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Timer
 
-import platformdirs
-
 from ..configuration import RunSettings
 from ..errors import ArchiveError
+from ..folders import cache_folder
 from .archive import Archive
 from .spool import Spool
 from .tar import CHUNK
@@ -46,7 +45,7 @@ _SHA256 = re.compile(r"([0-9a-f]{64})?")
 
 def default_folder() -> Path:
     """Return where archives are kept unless somebody says otherwise."""
-    return platformdirs.user_cache_path("pytest-sandbox", appauthor=False) / "store"
+    return cache_folder() / "store"
 
 
 @dataclass(frozen=True)

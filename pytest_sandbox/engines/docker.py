@@ -31,7 +31,6 @@ import docker.errors
 import docker.types
 import docker.utils
 import filelock
-import platformdirs
 import requests
 import urllib3
 
@@ -48,6 +47,7 @@ from ..errors import (
     NotOurs,
     SandboxError,
 )
+from ..folders import PRIVATE_FILE, cache_folder
 from ..models import (
     MEBIBYTE,
     ChangeKind,
@@ -144,11 +144,11 @@ class DockerEngine:
         self._undoing: set[asyncio.Task[None]] = set()
         self.progress: Callable[[str], None] = logger.debug
         architecture = IMAGE_ARCHITECTURES.get(description.architecture, description.architecture)
-        folder = _cache() / _digest(description.id)
+        self._folder = cache_folder("engines", _digest(description.id))
         self._local = LocalImages(
             connect,
             self._call,
-            folder,
+            self._folder,
             architecture,
             uses_buildkit=_uses_buildkit(description, self._api.api_version),
             pull=lambda image, policy: self._ensured(SandboxSettings(image=image, pull=policy)),
@@ -469,15 +469,15 @@ class DockerEngine:
         prune there is a new one of the same name, which is empty. `image`: any, for a container that never starts.
         """
         name = f"pytest-sandbox-agent-{agent.sha256[:12]}"
-        marker = _cache() / _digest(self._description.id) / name
+        marker = self._folder / name
         if _read(marker) == self._volume_creation(name, agent):
             return name
-        marker.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with filelock.FileLock(f"{marker}.lock", timeout=CALL_SECONDS):
+            with filelock.FileLock(f"{marker}.lock", timeout=CALL_SECONDS, mode=PRIVATE_FILE):
                 creation = self._volume_creation(name, agent)
                 if _read(marker) != creation:
                     self._fill(name, agent, image)
+                    marker.touch(PRIVATE_FILE)
                     marker.write_text(creation)
         except filelock.Timeout as error:
             raise EngineTimeout(self._address.url, "fill the agent volume", CALL_SECONDS, name) from error
@@ -551,10 +551,9 @@ class DockerEngine:
             except ImageNotAvailable:
                 logger.debug("image.missing image=%s", settings.image)
         # One process pulls; the others of this host find the image, or pull what is then the same.
-        lock = _cache() / _digest(self._description.id) / f"image-{_digest(str(settings.image))}.lock"
-        lock.parent.mkdir(parents=True, exist_ok=True)
+        lock = self._folder / f"image-{_digest(str(settings.image))}.lock"
         try:
-            with filelock.FileLock(lock, timeout=PULL_SECONDS):
+            with filelock.FileLock(lock, timeout=PULL_SECONDS, mode=PRIVATE_FILE):
                 if settings.pull is PullPolicy.MISSING:
                     try:
                         return str(self._inspected(settings)["Id"])
@@ -1015,10 +1014,6 @@ def _read(path: Path) -> str | None:
         return path.read_text()
     except FileNotFoundError:
         return None
-
-
-def _cache() -> Path:
-    return platformdirs.user_cache_path("pytest-sandbox", appauthor=False) / "engines"
 
 
 def _digest(text: str) -> str:

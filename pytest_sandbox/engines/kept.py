@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from .runs import state_directory
+from ..folders import PRIVATE_FILE, state_folder
 
 logger = logging.getLogger(__name__)
 
@@ -47,13 +47,12 @@ class KeptNotes:
     """The notes of this host, a file for each. All methods return at once."""
 
     def __init__(self) -> None:
-        self._folder = state_directory() / "kept"
+        self._folder = state_folder("kept")
 
     def write(self, note: KeptNote) -> None:
         """Note a sandbox. The file is for this user only, and is there as a whole or not at all."""
-        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         unfinished = self._folder / f"{note.identity}.{secrets.token_hex(4)}"
-        descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, PRIVATE_FILE)
         with os.fdopen(descriptor, "w") as file:
             json.dump(asdict(note), file)
         unfinished.rename(self._path(note.identity))
@@ -83,8 +82,7 @@ class KeptNotes:
     @contextmanager
     def counting(self) -> Iterator[None]:
         """Let no other process of this host count them meanwhile, in order to add one: waits for it."""
-        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        descriptor = os.open(self._folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(self._folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE_FILE)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield

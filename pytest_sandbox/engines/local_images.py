@@ -24,6 +24,7 @@ import docker.utils.build
 import filelock
 
 from ..errors import EngineRequestFailed, ImageNotAvailable, ImageNotMade
+from ..folders import PRIVATE_FILE
 from ..image import Image
 from ..models import PullPolicy
 from . import buildkit
@@ -105,7 +106,7 @@ class LocalImages:
             with self._sole_user(name, timeout=0):
                 stamp = self._stamp(name)
                 if not stamp.exists():
-                    stamp.touch()  # another host's, or of a cache that was emptied: its time begins now
+                    stamp.touch(PRIVATE_FILE)  # another host's, or of a cache that was emptied: its time begins now
                 elif time.time() - stamp.stat().st_mtime > seconds:
                     logger.debug("image.unused.remove name=%s", name)
                     if self._untag(api, name):
@@ -118,7 +119,7 @@ class LocalImages:
         name = self._name(api, image, content)
         try:
             with self._sole_user(name, timeout=MAKE_SECONDS):
-                self._stamp(name).touch()
+                self._stamp(name).touch(PRIVATE_FILE)
                 identity = self._identity(api, name)
                 if identity is None:
                     began = time.monotonic()
@@ -268,8 +269,7 @@ class LocalImages:
     @contextmanager
     def _sole_user(self, name: str, timeout: float) -> Iterator[None]:
         """Hold the lock of a name: one process makes an image, or removes it."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(self._folder / f"{name.replace(':', '-')}.lock", timeout=timeout):
+        with filelock.FileLock(self._folder / f"{name.replace(':', '-')}.lock", timeout=timeout, mode=PRIVATE_FILE):
             yield
 
     def _stamp(self, name: str) -> Path:

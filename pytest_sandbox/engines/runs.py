@@ -15,7 +15,7 @@ import socket
 from dataclasses import dataclass
 from pathlib import Path
 
-import platformdirs
+from ..folders import PRIVATE_FILE, state_folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,6 @@ def current_run() -> Run:
     """Return this process's run, which begins with the first call."""
     global _current
     if _current is None:
-        _directory().mkdir(parents=True, exist_ok=True)
         host = _host()
         run = secrets.token_hex(4)
         # Locked before it has its name: a file that can be seen and is not locked is a dead run's.
@@ -90,6 +89,7 @@ def _host() -> str:
         identity = path.read_text()
     except FileNotFoundError:
         unfinished = path.with_name(f"identity.{secrets.token_hex(4)}")
+        unfinished.touch(PRIVATE_FILE)
         unfinished.write_text(secrets.token_hex(16))
         try:
             os.link(unfinished, path)  # whole or not at all, and the first one wins
@@ -100,13 +100,8 @@ def _host() -> str:
     return hashlib.sha256(f"{identity}\0{socket.gethostname()}".encode()).hexdigest()[:16]
 
 
-def state_directory() -> Path:
-    """Return where this user's runs keep what they need to know of each other; it is this host's own."""
-    return platformdirs.user_state_path("pytest-sandbox", appauthor=False)
-
-
 def _directory() -> Path:
-    return state_directory() / "runs"
+    return state_folder("runs")
 
 
 def _lock_path(run: str) -> Path:

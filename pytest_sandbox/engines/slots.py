@@ -13,8 +13,8 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from ..folders import state_folder
 from ..models import MEBIBYTE, EngineDescription
-from .runs import state_directory
 
 PER_CORE = 8  # a sandbox mostly waits for its test
 AT_LEAST = 16
@@ -47,8 +47,7 @@ class Slots:
 
     def __init__(self, engine: EngineDescription, count: int) -> None:
         self.count = count
-        self._folder = state_directory() / "slots" / hashlib.sha256(engine.id.encode()).hexdigest()[:16]
-        self._folder.mkdir(parents=True, exist_ok=True)
+        self._folder = state_folder("slots", hashlib.sha256(engine.id.encode()).hexdigest()[:16])
 
     def take(self) -> Slot | None:
         """Take a free slot, or return None if there is none."""
