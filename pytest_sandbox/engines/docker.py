@@ -12,6 +12,7 @@ import io
 import itertools
 import logging
 import os
+import pickle
 import re
 import socket
 import tarfile
@@ -67,6 +68,8 @@ from .addresses import Address
 from .base import AGENT_DIRECTORY, SCRATCH, ByteStream, Started
 from .blocking import in_thread
 from .connections import client, greeting
+from .endings import end_all, end_by_socket
+from .heir import heir
 from .kept import KeptNotes
 from .local_images import MAKE_SECONDS, LocalImages
 from .mounting import engine_mounts, engine_tmpfs, refused, tmpfs_options, volume_names
@@ -76,6 +79,7 @@ from .streams import SocketStream, end_socket
 logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
+Connect = Callable[[int], docker.APIClient]  # a client for requests of so many seconds: the bound belongs to the client
 
 PROBE_SECONDS = 3  # for "who are you": what a user waits in front of a hanging engine
 CALL_SECONDS = 30  # for one request; the slowest, a start with a network under full load, took 4 s
@@ -96,6 +100,8 @@ LABEL_AGENT = "pytest-sandbox.agent"
 AGENT_CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "SETGID", "SETPCAP", "SETUID")
 
 AGENT_NAME = "agent"
+AGENT_VOLUME = "pytest-sandbox-agent"
+AGENT_UNUSED_SECONDS = 86400  # after which a volume goes that no container has; one of another version may come back
 NO_QUOTA = ("storage-opt", "quota", "storage driver")  # in what engines say to a size of a root file system or a volume
 NO_NETWORK = "none"  # the engine's network for those that have none
 NO_ADDRESS = "com.docker.network.bridge.inhibit_ipv4"
@@ -130,14 +136,13 @@ class _Attached:
 class DockerEngine:
     """One engine, as one process uses it. See Engine for what its methods promise."""
 
-    def __init__(
-        self, connect: Callable[[int], docker.APIClient], description: EngineDescription, address: Address
-    ) -> None:
-        # A client for requests of so many seconds: the bound belongs to the client.
+    def __init__(self, connect: Connect, description: EngineDescription, address: Address) -> None:
         self._connect = connect
         self._address = address
         self._api = connect(CALL_SECONDS)
         self._description = description
+        self._ending = pickle.dumps(partial(end_all, self._ending_of_one()))
+        self._left: dict[str, str] = {}  # to the heir, by name
         self._calls = asyncio.Semaphore(SIMULTANEOUS_CALLS)
         self._sweeping: asyncio.Task[None] | None = None
         # Of starts whose callers gave up: held here until they are through, for nobody else would.
@@ -275,12 +280,16 @@ class DockerEngine:
         await self._in_thread(lambda: self._remove_network(name), "network remove", name)
 
     async def sweep(self) -> None:
-        """Remove what killed runs of this host left: containers, networks, volumes. Never what is a live run's."""
+        """Remove what killed runs of this host left on the engine: containers, networks, volumes. Never a live run's.
+
+        And the agents of other versions that this host has not used for a day.
+        """
         await self._in_thread(self._sweep, "sweep", "containers of killed runs")
 
     async def close(self) -> None:
         if self._sweeping is not None:
             await asyncio.wait([self._sweeping])
+            await self._quietly(self._remove_own_volumes, PROBE_SECONDS)
         self._api.close()
 
     # --- calls ----------------------------------------------------------------------------------------------------
@@ -310,6 +319,7 @@ class DockerEngine:
         volume = self._agent_volume(agent, image["Id"])
         mounts = engine_mounts(settings, self._description.endpoint, _labels(current_run()))
         volumes = volume_names(settings)
+        self._leave("container", name, labels.get(LABEL_IDENTITY, ""))
         with ExitStack() as undo:
             undo.callback(self._remove_volumes_quietly, volumes)
             # Before it is asked for: a create whose answer is lost has made a container all the same.
@@ -320,6 +330,7 @@ class DockerEngine:
                 if _status(error.__cause__) == 409:
                     undo.pop_all()  # the name is taken: that container is not ours to remove
                     undo.callback(self._remove_volumes_quietly, volumes)
+                    self._take_back(name)
                 raise
             _check(given_up)
             transport = self._attached(container, name)
@@ -329,6 +340,8 @@ class DockerEngine:
                 self._api.start(container)
             _check(given_up)
             undo.pop_all()
+        if LABEL_KEPT in labels:
+            self._take_back(name)
         described = _container(container, name, str(settings.image), image, settings.workspace)
         return _Attached(replace(described, named_volumes=volumes), transport)
 
@@ -368,7 +381,13 @@ class DockerEngine:
             init=False,
             mounts=[
                 docker.types.Mount(AGENT_DIRECTORY, volume, type="volume", read_only=True),
-                docker.types.Mount(str(settings.workspace), None, type="volume", driver_config=_sized(settings.disk)),
+                docker.types.Mount(
+                    str(settings.workspace),
+                    None,
+                    type="volume",
+                    labels=_labels(current_run()),  # of one to be kept too: nobody's while a container has it
+                    driver_config=_sized(settings.disk),
+                ),
                 *cast("list[docker.types.Mount]", mounts),  # which are dicts
             ],
             tmpfs={
@@ -468,10 +487,12 @@ class DockerEngine:
         A marker on this host says which volume was filled. It names the volume's creation, not only its name: after a
         prune there is a new one of the same name, which is empty. `image`: any, for a container that never starts.
         """
-        name = f"pytest-sandbox-agent-{agent.sha256[:12]}"
+        name = _agent_volume_name(agent)
         marker = self._folder / name
-        if _read(marker) == self._volume_creation(name, agent):
-            return name
+        if marker.exists():
+            marker.touch()  # used, for the sweep
+            if _read(marker) == self._volume_creation(name, agent):
+                return name
         try:
             with filelock.FileLock(f"{marker}.lock", timeout=CALL_SECONDS, mode=PRIVATE_FILE):
                 creation = self._volume_creation(name, agent)
@@ -489,17 +510,16 @@ class DockerEngine:
             try:
                 volume = self._api.inspect_volume(name)
             except docker.errors.NotFound:
-                # The engine's clock has whole seconds here; the label tells two volumes of one second apart.
                 labels = {LABEL_AGENT: agent.build, f"{LABEL_AGENT}.creation": os.urandom(8).hex()}
                 self._api.create_volume(name, labels=labels)
                 volume = self._api.inspect_volume(name)
-        creation = (volume.get("Labels") or {}).get(f"{LABEL_AGENT}.creation", "")
-        return f"{volume.get('CreatedAt', '')} {creation}"
+        return _creation(volume)
 
     def _fill(self, volume: str, agent: AgentBinary, image: str) -> None:
         run = current_run()
         name = f"{volume}-{run.id}-{next(_fillings)}"
         mount = docker.types.Mount(AGENT_DIRECTORY, volume, type="volume")
+        self._leave("container", name)
         with ExitStack() as undo:
             undo.callback(self._remove_quietly, name)
             with self._call("create", name):
@@ -620,6 +640,7 @@ class DockerEngine:
                 if "is not running" not in str(error.explanation):
                     raise
                 self._force_remove(container)
+        self._take_back(name)
 
     def _force_remove(self, container: str) -> None:
         try:
@@ -719,6 +740,7 @@ class DockerEngine:
 
     def _create_network(self, name: str) -> None:
         run = current_run()
+        self._leave("network", name)
         with self._call("network create", name):
             self._api.create_network(
                 name,
@@ -754,20 +776,36 @@ class DockerEngine:
                 self._api.remove_network(name)
             except docker.errors.NotFound:
                 pass  # gone is what we wanted
+        self._take_back(name)
 
-    # --- what killed runs left ------------------------------------------------------------------------------------
+    # --- what killed runs leave ------------------------------------------------------------------------------------
+
+    def _ending_of_one(self) -> Callable[[str, str], bool]:
+        """What an heir ends things with: as little of the client as possible, which takes a second to import."""
+        if self._address.path is not None:
+            return partial(end_by_socket, str(self._address.path), self._api.api_version)
+        return partial(_end, self._connect)
+
+    def _leave(self, kind: str, name: str, identity: str = "") -> None:
+        """Let it be ended after us. Before it is asked for: it may come to be after our end."""
+        self._left[name] = f"{kind} {name} {identity}"
+        heir.leave(self._ending, self._left[name])
+
+    def _take_back(self, name: str) -> None:
+        if (subject := self._left.pop(name, None)) is not None:
+            heir.take_back(self._ending, subject)
 
     def _sweep_once(self) -> None:
         """Sweep with the first use, beside it: nobody waits for the removal of what others left."""
         if self._sweeping is None:
-            self._sweeping = asyncio.create_task(self._sweep_quietly())
+            self._sweeping = asyncio.create_task(self._quietly(self._sweep))
 
-    async def _sweep_quietly(self) -> None:
+    async def _quietly(self, sweep: Callable[[], None], seconds: float = CALL_SECONDS) -> None:
         try:
-            await self.sweep()
-        except EngineError as error:
+            await self._in_thread(sweep, "sweep", "what was left behind", seconds)
+        except SandboxError as error:
             # No reason to fail for those who only want to start something; an engine in trouble will tell them itself.
-            logger.warning("sweep.failed containers of killed runs may be left behind: %s", error)
+            logger.warning("sweep.failed containers and volumes may be left behind: %s", error)
 
     def _sweep(self) -> None:
         run = current_run()
@@ -784,15 +822,47 @@ class DockerEngine:
             if run.is_dead(network["Labels"][LABEL_RUN]):
                 logger.debug("sweep.network name=%s", network["Name"])
                 self._remove_network(network["Id"])
-        with self._call("list", "volumes of this host"):
-            unused = {"label": f"{LABEL_HOST}={run.host}", "dangling": True}
-            volumes = self._api.volumes(filters=unused)["Volumes"] or []
-        for volume in volumes:
-            if run.is_dead(volume["Labels"][LABEL_RUN]):
-                logger.debug("sweep.volume name=%s", volume["Name"])
-                self._remove_unused_volume(volume["Name"])
+        self._remove_volumes(f"{LABEL_HOST}={run.host}", lambda labels: run.is_dead(labels[LABEL_RUN]))
+        self._remove_old_agents()
         for dead in run.dead():
             run.forget(dead)
+
+    def _remove_own_volumes(self) -> None:
+        """Remove those of containers that an engine has removed without them, as it does when it was killed itself."""
+        self._remove_volumes(f"{LABEL_RUN}={current_run().id}", lambda _: True)
+
+    def _remove_volumes(self, label: str, left: Callable[[Mapping[str, str]], bool]) -> None:
+        with self._call("list", "volumes of this host"):
+            found = self._api.volumes(filters={"label": label, "dangling": True})["Volumes"] or []
+        for volume in found:
+            if left(volume["Labels"]):
+                logger.debug("sweep.volume name=%s", volume["Name"])
+                self._remove_volume(volume["Name"])
+
+    def _remove_volume(self, name: str) -> bool:
+        """Remove a volume, or say no if a container has it."""
+        with self._call("volume remove", name):
+            try:
+                return self._could_remove_volume(name)
+            except docker.errors.NotFound:
+                return True
+
+    def _remove_old_agents(self) -> None:
+        current = _agent_volume_name(agent_binary(self._description.architecture))
+        for marker in self._folder.glob(f"{AGENT_VOLUME}-*"):
+            if marker.suffix != ".lock" and marker.name != current and _age(marker) > AGENT_UNUSED_SECONDS:
+                self._remove_old_agent(marker)
+
+    def _remove_old_agent(self, marker: Path) -> None:
+        with self._call("volume inspect", marker.name):
+            try:
+                ours = _read(marker) == _creation(self._api.inspect_volume(marker.name))
+            except docker.errors.NotFound:
+                ours = False
+        if not ours or self._remove_volume(marker.name):  # another host's is left to it
+            logger.debug("sweep.agent name=%s", marker.name)
+            marker.unlink(missing_ok=True)
+            marker.with_name(f"{marker.name}.lock").unlink(missing_ok=True)
 
 
 # --- pure, or nearly --------------------------------------------------------------------------------------------------
@@ -861,8 +931,32 @@ def _named_volumes(mounts: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
     return tuple(sorted({volume["Name"] for volume in volumes if not _ANONYMOUS.fullmatch(volume["Name"])}))
 
 
+def _agent_volume_name(agent: AgentBinary) -> str:
+    return f"{AGENT_VOLUME}-{agent.sha256[:12]}"
+
+
+def _creation(volume: Mapping[str, Any]) -> str:
+    # Not the engine's CreatedAt, if it can be helped: that has whole seconds, and moves when a first file comes.
+    return (volume.get("Labels") or {}).get(f"{LABEL_AGENT}.creation") or str(volume.get("CreatedAt"))
+
+
 def _sized(disk: int | None) -> docker.types.DriverConfig | None:
     return None if disk is None else docker.types.DriverConfig("local", {"size": str(disk)})
+
+
+def _end(connect: Connect, kind: str, name: str) -> bool:
+    """End what was left to an heir, and say whether it was there."""
+    api = connect(CALL_SECONDS)
+    try:
+        if kind == "container":
+            api.remove_container(name, force=True, v=True)
+        else:
+            api.remove_network(name)
+    except _CLIENT_ERRORS:
+        return False
+    finally:
+        api.close()
+    return True
 
 
 def _check(given_up: threading.Event) -> None:
@@ -1007,6 +1101,14 @@ def _status(error: BaseException | None) -> int | None:
 def _one_line(text: str) -> str:
     line = " ".join(text.split())
     return line if len(line) <= 300 else line[:297] + "..."
+
+
+def _age(path: Path) -> float:
+    """Return the seconds since a file was last touched; 0 for one that another process has just removed."""
+    try:
+        return time.time() - path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
 
 
 def _read(path: Path) -> str | None:

@@ -127,6 +127,15 @@ def wait_until_gone(api: docker.APIClient, container: str, seconds: int = 10) ->
         pass  # before we asked
 
 
+def wait_until_destroyed(api: docker.APIClient, name: str, began: float, seconds: int = 2) -> None:
+    """Wait for a container that may be there already or yet to come. began: before it was made."""
+    until = int(time.time()) + seconds + 1
+    destroyed = {"container": name, "event": "destroy"}
+    for _ in api.events(since=int(began), until=until, filters=destroyed, decode=True):
+        return
+    pytest.fail(f"{name} was not made or not removed within {seconds} s; now: {left(api, name)}")
+
+
 def owner(before: str = "", after: str = "") -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-c", OWNER, IMAGE, before, after],
@@ -318,6 +327,17 @@ async def test_a_forked_child_does_not_keep_its_killed_parents_container(api: do
     end(process)
 
 
+def test_a_killed_run_leaves_no_container_whose_agent_was_stopped(api: docker.APIClient) -> None:
+    began = time.time()
+    process = owner()
+    name, container, _ = said(process)
+    os.kill(api.inspect_container(container)["State"]["Pid"], signal.SIGSTOP)
+
+    end(process)
+
+    wait_until_destroyed(api, name, began)
+
+
 # --- failure and cancellation at every step ---------------------------------------------------------------------------
 
 
@@ -365,12 +385,28 @@ async def test_an_unknown_network_is_the_engines_own_error_and_leaves_no_contain
     assert left(api, name) == []
 
 
+@pytest.mark.parametrize(
+    ("step", "fault"), [(f"{CREATE}.*-owned-", Fault.HOLD_ANSWER), (START, Fault.HOLD)], ids=["create", "start"]
+)
+def test_a_run_that_is_killed_on_the_way_to_a_start_leaves_nothing(
+    proxy: EngineProxy, api: docker.APIClient, step: str, fault: Fault
+) -> None:
+    proxy.fault(step, fault)
+    began = time.time()
+    killed = owner()
+    proxy.seen.wait()
+
+    end(killed)
+
+    wait_until_destroyed(api, f"pytest-sandbox-owned-{killed.pid}", began)
+
+
 @pytest.mark.asyncio
-async def test_what_a_run_killed_between_create_and_start_left_is_swept(
+async def test_what_a_run_killed_with_its_heir_left_is_swept(
     proxy: EngineProxy, api: docker.APIClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     proxy.fault(START, Fault.HOLD)
-    killed = owner()
+    killed = owner(before="from pytest_sandbox.engines import heir; heir.heir._deaf = True")
     await asyncio.to_thread(proxy.seen.wait)
     end(killed)
     monkeypatch.delenv("DOCKER_HOST")
@@ -465,6 +501,36 @@ async def test_a_lost_marker_does_not_touch_a_volume_that_is_right(
         started.stream.close()
         await engine.remove(started.container)
     await guarded.close()
+
+
+@pytest.mark.parametrize(("days", "count"), [(2, 0), (0, 1)], ids=["long unused", "just used"])
+@pytest.mark.asyncio
+async def test_agents_of_other_versions_go_when_they_were_not_used_for_a_day(
+    engine: DockerEngine,
+    api: docker.APIClient,
+    other_agent: str,
+    name: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    days: int,
+    count: int,
+) -> None:
+    with monkeypatch.context() as other:
+        other.setattr("pytest_sandbox.agent.binaries.BINARIES", tmp_path / "bin")
+        started = await engine.start(SETTINGS, name)
+        volume = f"pytest-sandbox-agent-{agent_binary(os.uname().machine).sha256[:12]}"
+    (marker,) = tmp_path.glob(f"cache/**/{volume}")
+    used = time.time() - days * 86400
+    os.utime(marker, (used, used))
+    await engine.sweep()
+    assert len(api.volumes(filters={"name": volume})["Volumes"]) == 1, "a container has it"
+    await engine.remove(started.container)
+    started.stream.close()
+
+    await engine.sweep()
+
+    assert len(api.volumes(filters={"name": volume})["Volumes"] or []) == count
+    assert len(list(tmp_path.glob(f"cache/**/{volume}*"))) == 2 * count
 
 
 # --- images -----------------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 
 import docker
@@ -112,28 +113,39 @@ def test_a_sandbox_that_has_joined_is_not_another_tests(
     assert pair[1].exec("ping -c 1 -W 5 server").ok
 
 
-def test_the_network_of_a_killed_run_is_swept(network: PrivateNetwork) -> None:
+@pytest.mark.parametrize("heir", [True, False], ids=["by its heir", "by the next run"])
+def test_the_network_of_a_killed_run_is_removed(network: PrivateNetwork, heir: bool) -> None:
     script = """
 import asyncio, os, signal, sys
 from pytest_sandbox.engines.docker import DockerEngine
+from pytest_sandbox.engines.heir import heir
 async def main():
+    heir._deaf = sys.argv[2] == "False"
     engine = await DockerEngine.from_environment()
     await engine.create_network(sys.argv[1])
     os.kill(os.getpid(), signal.SIGKILL)
 asyncio.run(main())
 """
-    killed = subprocess.run([sys.executable, "-c", script, network.name], check=False, timeout=60)
+    client = docker.from_env()
+    began = int(time.time())
+    killed = subprocess.run([sys.executable, "-c", script, network.name, str(heir)], check=False, timeout=60)
     assert killed.returncode == -signal.SIGKILL
-    assert exists(network)
 
-    async def sweep() -> None:
-        engine = await DockerEngine.from_environment()
-        await engine.sweep()
-        await engine.close()
-
-    run(sweep())
+    if heir:
+        destroyed = {"network": network.name, "event": "destroy"}
+        assert any(client.events(since=began, until=int(time.time()) + 3, filters=destroyed, decode=True))
+    else:
+        assert exists(network)
+        run(sweep())
 
     assert not exists(network)
+    client.close()
+
+
+async def sweep() -> None:
+    engine = await DockerEngine.from_environment()
+    await engine.sweep()
+    await engine.close()
 
 
 def test_a_network_is_removed_though_sandboxes_are_in_it(network: PrivateNetwork, pair: list[Sandbox]) -> None:

@@ -8,6 +8,7 @@ import socket
 import ssl
 import subprocess
 import threading
+from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
 from types import TracebackType
@@ -21,18 +22,19 @@ class Fault(Enum):
     """What becomes of a request.
 
     REFUSE: answered with status 500; the engine never sees it. LOSE_ANSWER: the engine does it, and the connection ends
-    without its answer. HOLD: it waits, before the engine sees it, until `let_go`.
+    without its answer. HOLD: it waits, before the engine sees it, until `let_go`. HOLD_ANSWER: its answer waits.
     """
 
     REFUSE = "refuse"
     LOSE_ANSWER = "lose answer"
     HOLD = "hold"
+    HOLD_ANSWER = "hold answer"
 
 
 class EngineProxy:
     """Listens on a Unix socket, or on TCP, with TLS if need be; one request a connection, so that each can be met.
 
-    seen: set when the request that `fault` is for has come.
+    seen: set when the request that `fault` is for has come, or its answer if that is held.
     """
 
     def __init__(self, path: Path | None = None, tls: ssl.SSLContext | None = None) -> None:
@@ -99,7 +101,7 @@ class EngineProxy:
             head += received
         line = head.split(b"\r\n", 1)[0].decode()
         fault = next((fault for pattern, fault in self._faults if pattern.search(line)), None)
-        if fault is not None:
+        if fault not in (None, Fault.HOLD_ANSWER):
             self.seen.set()
         if fault is Fault.REFUSE:
             client.sendall(
@@ -113,7 +115,13 @@ class EngineProxy:
             head = re.sub(rb"\r\nConnection:[^\r]*", b"", head).replace(b"\r\n", b"\r\nConnection: close\r\n", 1)
         engine.connect(ENGINE_SOCKET)
         engine.sendall(head)
-        _join(client, engine, lose_answer=fault is Fault.LOSE_ANSWER)
+        _join(client, engine, lambda: self._is_answered(fault))
+
+    def _is_answered(self, fault: Fault | None) -> bool:
+        if fault is Fault.HOLD_ANSWER:
+            self.seen.set()
+            self._released.wait()
+        return fault is not Fault.LOSE_ANSWER
 
 
 def certificates(directory: Path) -> ssl.SSLContext:
@@ -138,15 +146,18 @@ def _end(connection: socket.socket) -> None:
         pass  # it has ended
 
 
-def _join(client: socket.socket, engine: socket.socket, lose_answer: bool) -> None:
-    """Carry bytes both ways until the engine ends. One thread: TLS does not bear a reader beside a writer."""
+def _join(client: socket.socket, engine: socket.socket, is_answered: Callable[[], bool]) -> None:
+    """Carry bytes both ways until the engine ends. One thread: TLS does not bear a reader beside a writer.
+
+    is_answered: called before anything of the engine's is carried; may say no.
+    """
     target = {client: engine, engine: client}
     while engine in target:
         # What TLS has taken from the socket already, select(2) does not see.
         buffered = [end for end in target if isinstance(end, ssl.SSLSocket) and end.pending()]
         for source in buffered or select.select(list(target), [], [])[0]:
             chunk = source.recv(256 * 1024)
-            if lose_answer and source is engine:
+            if source is engine and not is_answered():
                 return  # it has done it
             if chunk:
                 target[source].sendall(chunk)
