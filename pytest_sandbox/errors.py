@@ -63,6 +63,7 @@
         ├── InvalidState
         ├── NotOurs
         ├── SessionInUse
+        ├── MadeBeforeFork            by the process of which this one is a fork
         └── SandboxClosed
 
 The class of failure that reports and re-runs go by is `SandboxError.failure`.
@@ -1017,6 +1018,20 @@ class SessionInUse(UsageError):
 
     def __str__(self) -> str:
         return f"session {self.sandbox} is in use by another process; let that one end, or detach() it there"
+
+
+class MadeBeforeFork(UsageError):
+    """A forked process has used what its parent made, and goes on using. what: a sandbox, an engine; process: whose."""
+
+    def __init__(self, what: str, process: int) -> None:
+        self.what, self.process = what, process
+        super().__init__(what, process)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.what} belongs to process {self.process}, of which this one is a fork; use it there, or make one "
+            "here with Sandbox.create()"
+        )
 
 
 class SandboxClosed(UsageError):

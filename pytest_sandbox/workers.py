@@ -34,7 +34,7 @@ MESSAGES = pytest.StashKey[dict[str, str]]()
 
 def pool_of(config: pytest.Config) -> SandboxPool:
     """Return this process's pool, made on first use; it is closed when pytest ends, if not before."""
-    if POOL not in config.stash:
+    if POOL not in config.stash or config.stash[POOL].is_parents:  # as in plugins that fork for each test
         from .core.pool import SandboxPool
         from .engines.discovery import find_engine
         from .loop import run

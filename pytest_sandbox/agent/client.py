@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import weakref
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -430,6 +431,7 @@ class AgentClient:
         self._hello: AgentHello | None = None
         self._hello_bell = Bell()
         self._tasks: tuple[asyncio.Task[None], ...] = ()
+        _clients.add(self)
 
     @property
     def hello(self) -> AgentHello | None:
@@ -594,3 +596,16 @@ class AgentClient:
                 self._outbound_bell.ring()
         except BrokenPipeError:
             self.lose("the agent's stream ended")
+
+
+_clients: weakref.WeakSet[AgentClient] = weakref.WeakSet()
+
+
+def _lose_in_child() -> None:
+    """In a forked child nobody reads the streams: they are the parent's, and so is the loop with the tasks."""
+    for client in list(_clients):
+        client.lost = client.lost or "this process is a fork of the one that it belongs to"
+        client._tasks = ()
+
+
+os.register_at_fork(after_in_child=_lose_in_child)

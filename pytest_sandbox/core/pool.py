@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, ExitStack
@@ -12,7 +13,15 @@ from typing import TYPE_CHECKING
 
 from ..configuration import RunSettings
 from ..engines.slots import Slot, Slots, default_count
-from ..errors import EngineError, FileOperationError, ImageNotAvailable, InfrastructureError, NoFreeSlot, SandboxClosed
+from ..errors import (
+    EngineError,
+    FileOperationError,
+    ImageNotAvailable,
+    InfrastructureError,
+    MadeBeforeFork,
+    NoFreeSlot,
+    SandboxClosed,
+)
 from ..models import Isolation, OutsideChanges
 from .events import told
 from .network import PrivateNetwork
@@ -63,6 +72,7 @@ class SandboxPool:
         self._notify = notify
         self._progress = progress
         self._engine: Engine | None = None
+        self._process = os.getpid()
         self._unusable: dict[Key, EngineError | ImageNotAvailable] = {}  # () stands for the engine
         self._open: set[SandboxCore] = set()
         self._idle: list[SandboxCore] = []  # longest idle first
@@ -81,7 +91,9 @@ class SandboxPool:
         self.recorder: MakeRecorder | None = None  # of the terminals of sandboxes made from now on
 
     async def engine(self) -> Engine:
-        """Return the engine. Raises EngineError, the same one each time."""
+        """Return the engine. Raises EngineError, the same one each time; in a forked process MadeBeforeFork."""
+        if self.is_parents:
+            raise MadeBeforeFork("the pool of sandboxes", self._process)
         if self._engine is None:
             self._raise_if_unusable(())
             try:
@@ -94,6 +106,11 @@ class SandboxPool:
             count = self._run_settings.slots or default_count(self.description)
             self._engine, self._slots = engine, Slots(self.description, count)
         return self._engine
+
+    @property
+    def is_parents(self) -> bool:
+        """Whether this process is a fork of the one that it belongs to, and has no business with it."""
+        return self._process != os.getpid()
 
     async def network(self) -> PrivateNetwork:
         """Return a network for sandboxes to join; close it after their lease. Raises EngineError."""
@@ -139,6 +156,8 @@ class SandboxPool:
         if sandbox.kept_identity:
             await self._let_go(sandbox)
             return OutsideChanges()
+        if self.is_parents:
+            return OutsideChanges()
         networked = bool(sandbox.networks)
         try:
             await sandbox.end_lease()
@@ -182,8 +201,10 @@ class SandboxPool:
     async def close(self) -> None:
         """Remove every sandbox, leased ones included, and let go of the engine. Idempotent.
 
-        All are tried; the first error is raised.
+        All are tried; the first error is raised. In a forked process it does nothing.
         """
+        if self.is_parents:
+            return
         if self._yielding is not None:
             self._yielding.cancel()
             await asyncio.gather(self._yielding, return_exceptions=True)

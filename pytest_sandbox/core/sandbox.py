@@ -329,7 +329,12 @@ class SandboxCore(
         await asyncio.shield(self._closing)
 
     async def close(self) -> None:
-        """End everything in the sandbox and the container with it. Idempotent, and safe to call twice at once."""
+        """End everything in the sandbox and the container with it. Idempotent, and safe to call twice at once.
+
+        In a forked process it does nothing: the sandbox is the parent's.
+        """
+        if self.is_parents:
+            return
         if self._closing is None:
             self._closing = asyncio.create_task(told(self, "remove", {}, self._close), name=f"close {self.name}")
         # Shielded: a caller that is cancelled must not keep another one, or the next, from a complete end.
@@ -383,6 +388,8 @@ class SandboxCore(
 
     async def running(self) -> bool:
         """Ask the engine whether the container runs now."""
+        if self.is_parents:
+            raise await self._why("")
         return await self._engine.alive(self.container)
 
     async def __aenter__(self) -> Self:

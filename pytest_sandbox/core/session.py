@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import PurePosixPath
@@ -12,7 +13,7 @@ from types import MappingProxyType
 from ..agent.client import DEFAULT_WINDOW, AgentClient, Channel, ConnectionLost
 from ..agent.wire import BodyReader, Kind, to_wire
 from ..engines.base import Engine, Started
-from ..errors import EngineError, SandboxClosed, SandboxError, SandboxLost
+from ..errors import EngineError, MadeBeforeFork, SandboxClosed, SandboxError, SandboxLost
 from ..models import Container, SandboxSettings
 from .events import Journal
 
@@ -35,6 +36,7 @@ class SessionBase:
         self._engine = engine
         self._stream = started.stream
         self._client = client
+        self._process = os.getpid()
         self._closing: asyncio.Task[None] | None = None
         self._loss: SandboxLost | None = None
         self._loss_lock = asyncio.Lock()  # 200 commands lose their sandbox at once; the engine is asked once
@@ -42,6 +44,11 @@ class SessionBase:
     @property
     def name(self) -> str:
         return self.container.name
+
+    @property
+    def is_parents(self) -> bool:
+        """Whether this process is a fork of the one that it belongs to, and has no business with it."""
+        return self._process != os.getpid()
 
     @property
     def in_container(self) -> bool:
@@ -93,6 +100,8 @@ class SessionBase:
             raise await self._why(lost.reason) from None
 
     async def _why(self, reason: str) -> SandboxError:
+        if self.is_parents:
+            return MadeBeforeFork(f"sandbox {self.name}", self._process)
         if self._closing is not None:
             return SandboxClosed(self.name)
         async with self._loss_lock:

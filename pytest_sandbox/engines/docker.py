@@ -45,6 +45,7 @@ from ..errors import (
     ImageNotAvailable,
     InvalidSetting,
     LimitNotAvailable,
+    MadeBeforeFork,
     NotOurs,
     SandboxError,
 )
@@ -138,6 +139,7 @@ class DockerEngine:
 
     def __init__(self, connect: Connect, description: EngineDescription, address: Address) -> None:
         self._connect = connect
+        self._process = os.getpid()
         self._address = address
         self._api = connect(CALL_SECONDS)
         self._description = description
@@ -198,6 +200,7 @@ class DockerEngine:
         return await self._in_thread(lambda: self._local.ensure(image, policy), "build", str(image), MAKE_SECONDS)
 
     async def start(self, settings: SandboxSettings, name: str, *, identity: str = "", keep: bool = False) -> Started:
+        self._require_own()
         self._sweep_once()
         given_up = threading.Event()
         labels = _labels(current_run(), identity, keep=keep)
@@ -287,6 +290,8 @@ class DockerEngine:
         await self._in_thread(self._sweep, "sweep", "containers of killed runs")
 
     async def close(self) -> None:
+        if self._process != os.getpid():
+            return
         if self._sweeping is not None:
             await asyncio.wait([self._sweeping])
             await self._quietly(self._remove_own_volumes, PROBE_SECONDS)
@@ -298,9 +303,15 @@ class DockerEngine:
         self, function: Callable[[], Result], call: str, subject: str, seconds: float = CALL_SECONDS
     ) -> Result:
         """Run blocking calls in a thread; the bound counts from when they begin, not from when they had to queue."""
+        self._require_own()
         async with self._calls:
             timeout = EngineTimeout(self._address.url, call, seconds, subject)
             return await _bounded(in_thread(function), timeout, seconds)
+
+    def _require_own(self) -> None:
+        """Raise MadeBeforeFork in a forked process: it and its parent would read each other's answers."""
+        if self._process != os.getpid():
+            raise MadeBeforeFork(f"the connection to {self._address.url}", self._process)
 
     @contextmanager
     def _call(self, call: str, subject: str, seconds: float = CALL_SECONDS) -> Iterator[None]:
