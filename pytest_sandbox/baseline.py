@@ -7,12 +7,13 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+from weakref import WeakSet
 
 from .errors import InfrastructureError, UsageError
 from .faces import Sandbox
 from .keeping import IMAGE_LABEL, IMAGE_NAME, Made
 from .loop import run
-from .manifest import Entry, check_sources, entries
+from .manifest import Entry, check_sources, entries, ephemeral, patterns
 from .models import Isolation, PullPolicy
 from .secret import Secret
 from .settings import overridden
@@ -32,6 +33,7 @@ class Baseline:
     """What to put into the workspace before a module's first test, in this order: trees, files, commands, prepare.
 
     trees: path in the sandbox → local file or directory, copied with modes and links; or a Tree, Repository, Directory.
+    Those that are ephemeral are placed in each sandbox of the tests anew, and are in no snapshot.
     files: path in the sandbox → content, text as UTF-8; a pair (content, mode) also sets the mode; or a File.
     commands: run one after another as exec() takes them; one that fails, fails every test that needs this baseline.
     prepare: called last, with the sandbox, for what these three can't say.
@@ -104,23 +106,45 @@ class PreparedBaseline:
         self._keeper = keeper
         self._name = name
         self._root = root
+        self._ephemeral = {} if self._baseline is None else ephemeral(self._baseline.entries)
+        self._placed_in: WeakSet[SandboxCore] = WeakSet()
         self._made: list[tuple[SandboxSettings, Made | Failure]] = []  # settings hold a dict and can't be a key
 
     def lease(self, settings: SandboxSettings, *, instead: Snapshot | None = None) -> SandboxCore:
         """Return a sandbox at the baseline made with these settings; without one, as the image has it.
 
-        instead: a snapshot to begin at, whatever the baseline has in the workspace.
+        instead: a snapshot to begin at, whatever the baseline has in the workspace, but for what of it is ephemeral.
         """
-        if self._baseline is None or (instead is not None and not self._baseline.system):
+        if self._baseline is None:
             return run(self._pool.lease(settings, instead))
-        made = self._made_with(self._baseline, settings)
+        if not self._ephemeral:
+            return self._lease(self._baseline, settings, instead)
+        core = self._lease(self._baseline, self._leaving_out(settings), instead)
+        if settings.isolation is not Isolation.NONE or core not in self._placed_in:
+            with ExitStack() as undo:
+                undo.callback(lambda: run(self._pool.release(core)))
+                for path, entry in self._ephemeral.items():
+                    entry.place(Sandbox(core), path)
+                undo.pop_all()
+        self._placed_in.add(core)
+        return core
+
+    def _leaving_out(self, settings: SandboxSettings) -> SandboxSettings:
+        """The settings with which snapshots and changes leave out what is ephemeral here."""
+        more = (pattern for pattern in patterns(self._ephemeral) if pattern not in settings.ephemeral)
+        return replace(settings, ephemeral=(*settings.ephemeral, *more))
+
+    def _lease(self, baseline: Baseline, settings: SandboxSettings, instead: Snapshot | None) -> SandboxCore:
+        if instead is not None and not baseline.system:
+            return run(self._pool.lease(settings, instead))
+        made = self._made_with(baseline, settings)
         if made.image:
             settings = replace(settings, image=made.image, pull=PullPolicy.NEVER)
         core = run(self._pool.lease(settings, instead or made.snapshot, made.outside))
         if made.outside is not None and not self._pool.has_outside(core):
             with ExitStack() as undo:
                 undo.callback(lambda: run(self._pool.release(core)))
-                self._make_in(core, self._baseline)
+                self._make_in(core, baseline)
                 run(core.reset(made.snapshot))
                 run(self._pool.keep_outside(core, made.outside))
                 undo.pop_all()
@@ -138,7 +162,8 @@ class PreparedBaseline:
 
     def _prepare(self, baseline: Baseline, settings: SandboxSettings) -> Made | Failure:
         try:
-            return self._obtain(baseline, overridden(settings, baseline.settings, "Baseline.settings", self._root))
+            settings = overridden(settings, baseline.settings, "Baseline.settings", self._root)
+            return self._obtain(baseline, self._leaving_out(settings))
         except InfrastructureError:
             raise
         except Exception as error:  # noqa: BLE001  # whatever a user's function raises is kept, and raised for every test

@@ -1,8 +1,13 @@
-"""What a Baseline can put into a workspace, entry by entry: declared here, checked here, and known by content."""
+"""What a Baseline can put into a workspace, entry by entry: declared here, checked here, and known by content.
+
+An entry that is ephemeral is not part of the workspace's state: snapshots, changes and the store leave it out, and it
+is placed anew wherever a sandbox is brought to the baseline. For credentials, and what is too large to be kept twice.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import re
 import stat
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +24,9 @@ if TYPE_CHECKING:
     from .faces import Sandbox
 
 
+_SPECIAL, _ESCAPED = re.compile(r"([\\*?\[])"), r"\\\1"  # what fnmatch(3) does not take as it is
+
+
 @dataclass(frozen=True, slots=True)
 class File:
     """A file. content: text as UTF-8, bytes, or a local file. mode: 0o644, or the local file's. owner: as for chown."""
@@ -26,6 +34,7 @@ class File:
     content: str | bytes | Path | Secret
     mode: int | None = None
     owner: str = ""
+    ephemeral: bool = False
 
     def place(self, sandbox: Sandbox, path: str) -> None:
         local = self.content if isinstance(self.content, Path) else None
@@ -35,7 +44,7 @@ class File:
     @property
     def identity(self) -> list[object]:
         content = _local(self.content) if isinstance(self.content, Path) else _digest(_bytes(self.content))
-        return ["file", content, self.mode, self.owner]
+        return ["file", content, self.mode, self.owner, self.ephemeral]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +53,7 @@ class Directory:
 
     mode: int = 0o755
     owner: str = ""
+    ephemeral: bool = False
 
     def place(self, sandbox: Sandbox, path: str) -> None:
         sandbox.mkdir(path, parents=True, exist_ok=True)
@@ -53,12 +63,12 @@ class Directory:
 
     @property
     def identity(self) -> list[object]:
-        return ["directory", self.mode, self.owner]
+        return ["directory", self.mode, self.owner, self.ephemeral]
 
 
 @dataclass(frozen=True, slots=True)
 class Tree:
-    """A local file or directory, with modes and links; these are not followed.
+    """A local file or directory, with modes and links; these are not followed, but for the path itself if it is one.
 
     ignore: what to leave out of a directory, as lines of a .gitignore in it. owner: of all of it, as for chown.
     """
@@ -66,13 +76,14 @@ class Tree:
     path: Path
     ignore: Sequence[str] = ()
     owner: str = ""
+    ephemeral: bool = False
 
     def place(self, sandbox: Sandbox, path: str) -> None:
         sandbox.upload(self.path, path, owner=self.owner or None, ignore=self.ignore)
 
     @property
     def identity(self) -> list[object]:
-        return ["tree", _local(self.path, self.ignore), self.owner]
+        return ["tree", _local(self.path, self.ignore), self.owner, self.ephemeral]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +99,7 @@ class Repository:
     ref: str = "HEAD"
     subpath: str = ""
     owner: str = ""
+    ephemeral: bool = False
 
     def place(self, sandbox: Sandbox, path: str) -> None:
         with exported(self.url, self.ref, self.subpath) as directory:
@@ -95,7 +107,8 @@ class Repository:
 
     @property
     def identity(self) -> list[object]:
-        return ["repository", self.url, commit_of(self.url, self.ref), self.subpath, self.owner]
+        commit = commit_of(self.url, self.ref)
+        return ["repository", self.url, commit, self.subpath, self.owner, self.ephemeral]
 
 
 Entry = File | Directory | Tree | Repository
@@ -116,6 +129,21 @@ def entries(
             made[path] = File(file) if isinstance(file, str | bytes | Secret) else file
     _check(made)
     return made
+
+
+def ephemeral(made: Mapping[str, Entry]) -> dict[str, Entry]:
+    """Return the entries that are ephemeral, or below one that is."""
+    flagged = {_normal(path) for path, entry in made.items() if entry.ephemeral}
+    return {
+        path: entry
+        for path, entry in made.items()
+        if flagged and not flagged.isdisjoint(_normal(path)[:length] for length in range(1, len(_normal(path)) + 1))
+    }
+
+
+def patterns(paths: Iterable[str]) -> tuple[str, ...]:
+    """Return what names just these paths in the setting `ephemeral`."""
+    return tuple(f"/{_SPECIAL.sub(_ESCAPED, '/'.join(_normal(path)))}" for path in paths)
 
 
 def check_sources(made: Mapping[str, Entry]) -> None:
@@ -139,6 +167,10 @@ def _check(made: Mapping[str, Entry]) -> None:
         mode = getattr(entry, "mode", None)
         if mode is not None and not (isinstance(mode, int) and 0 <= mode <= 0o7777):
             raise InvalidEntry(path, f"its mode {mode!r} is not one of 0 to 0o7777")
+        if entry.ephemeral and path.startswith("/"):
+            raise InvalidEntry(
+                path, "it is ephemeral, which only what is in the workspace can be: give a relative path"
+            )
         if isinstance(entry, Repository) and ".." in PurePosixPath(entry.subpath).parts:
             raise InvalidEntry(path, f"its subpath {entry.subpath!r} leads out of the repository")
     for place, path in known.items():

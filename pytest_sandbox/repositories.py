@@ -80,8 +80,9 @@ def _mirror(url: str) -> Iterator[Path]:
 def _git(url: str, *arguments: str, cwd: Path | None = None, check: bool = True) -> str | None:
     """Run git and return what it writes; None if it fails and that may be. Raises RepositoryNotAvailable."""
     # Of whoever runs the tests nothing matters but the credentials; and a question would wait for an answer for ever.
+    # What LFS has elsewhere would be asked of our copy, which has not got it.
     environment = {name: value for name, value in os.environ.items() if name not in ("GIT_DIR", "GIT_WORK_TREE")}
-    environment |= {"GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
+    environment |= {"GIT_TERMINAL_PROMPT": "0", "GIT_LFS_SKIP_SMUDGE": "1", "LC_ALL": "C"}
     try:
         done = subprocess.run(
             ["git", "-c", "safe.directory=*", *arguments],

@@ -248,7 +248,8 @@ IMAGE = Syntax(
 USER = Syntax(_user, "a name, `uid`, `name:group` or `uid:gid`, or nothing for the image's own", str)
 USERS = Syntax(
     _users,
-    "`name`, `name:uid` or `name:uid:group,group=gid` lines; without a number it is the first free one from 1000 on",
+    "`name`, `name:uid` or `name:uid:group,group=gid` lines, or `::group,group=gid` for groups alone; without a number "
+    "it is the first free one from 1000 on",
     "\n".join,
     lines=True,
 )

@@ -429,7 +429,7 @@ class SandboxCore(
             if text != old:
                 await self.write_text(file, text, mode=0o644, user="")
         for user in users:
-            if not await self.exists(user.home, user=""):
+            if user.name and not await self.exists(user.home, user=""):
                 await self.mkdir(user.home, mode=0o700, parents=True, user="")
                 await self.chown(user.home, user.name)
 

@@ -14,8 +14,8 @@ NO_PASSWORD = "*"  # nobody logs in; and unlike `x` it sends nobody to /etc/shad
 class UserEntry:
     """A user as the setting has it: `name`, `name:uid`, `name:uid:group,group`; the uid may be empty.
 
-    The user's own group has the same name and number. Other groups are made if the image lacks them; `name=gid` says
-    with which number.
+    Without a name and a number, `::group,group`, it is groups alone. The user's own group has the same name and number.
+    Other groups are made if the image lacks them; `name=gid` says with which number.
     """
 
     name: str
@@ -28,7 +28,10 @@ class UserEntry:
         name, _, rest = text.partition(":")
         number, _, listed = rest.partition(":")
         groups = (group.strip().partition("=")[::2] for group in listed.split(",") if group.strip())
-        return cls(_name(name), _number(number), tuple((_name(group), _number(gid)) for group, gid in groups))
+        made = tuple((_name(group), _number(gid)) for group, gid in groups)
+        if made and not name.strip() and not number.strip():
+            return cls("", None, made)
+        return cls(_name(name), _number(number), made)
 
     @property
     def home(self) -> str:
@@ -42,22 +45,29 @@ class UsersClash(Exception):
 def with_users(passwd: str, group: str, users: Sequence[UserEntry]) -> tuple[str, str]:
     """Return both files with these users in them; one that is there already is left as it is. Raises UsersClash."""
     people, groups = _Database(passwd, "user"), _Database(group, "group")
-    # Whoever has a number of their own first: the others then get what is left.
-    for user in sorted(users, key=lambda user: user.uid is None):
-        uid = user.uid if user.uid is not None else people.number(user.name)
-        if uid is None:
-            uid = _free(people.numbers | groups.numbers)
-        if people.add(user.name, uid):
-            gid = groups.number(user.name)
-            if gid is None:
-                gid = uid if uid not in groups.numbers else _free(groups.numbers)
-                groups.add(user.name, gid, "")
-            people.append(f"{user.name}:{NO_PASSWORD}:{uid}:{gid}::{user.home}:/bin/sh")
+    # Whoever has a number of their own first: the others then get what is left. Groups that are said alone before all.
+    for user in sorted(users, key=lambda user: (bool(user.name), user.uid is None)):
+        if user.name:
+            _add_user(people, groups, user)
         for name, wanted in user.groups:
             gid = wanted if wanted is not None else groups.number(name)
             groups.add(name, _free(groups.numbers | people.numbers) if gid is None else gid, "")
-            groups.join(name, user.name)
+            if user.name:
+                groups.join(name, user.name)
     return people.text, groups.text
+
+
+def _add_user(people: _Database, groups: _Database, user: UserEntry) -> None:
+    """Add a user, with a group of the same name. Raises UsersClash."""
+    uid = user.uid if user.uid is not None else people.number(user.name)
+    if uid is None:
+        uid = _free(people.numbers | groups.numbers)
+    if people.add(user.name, uid):
+        gid = groups.number(user.name)
+        if gid is None:
+            gid = uid if uid not in groups.numbers else _free(groups.numbers)
+            groups.add(user.name, gid, "")
+        people.append(f"{user.name}:{NO_PASSWORD}:{uid}:{gid}::{user.home}:/bin/sh")
 
 
 class _Database:

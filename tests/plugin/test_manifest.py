@@ -39,6 +39,11 @@ BASELINE = """
         ({"a": "", "a/b": ""}, {}, "entry 'a/b': 'a', above it, is a file"),
         ({"a": ("", 0o10000)}, {}, "entry 'a': its mode 4096 is not one of"),
         ({"a": 3}, {}, "entry 'a': 3 is not a File, Directory, Tree or Repository"),
+        (
+            {"/etc/a": File("", ephemeral=True)},
+            {},
+            "entry '/etc/a': it is ephemeral, which only what is in the workspace",
+        ),
         ({}, {"a": Repository("x", subpath="../y")}, "its subpath '../y' leads out of the repository"),
     ],
 )
@@ -108,6 +113,98 @@ def test_owners_modes_and_filters(suite_both_ways: RunSuite, pytester: pytest.Py
     )
 
     result.assert_outcomes(passed=2)
+
+
+@pytest.mark.docker
+def test_local_links_stay_links_but_for_what_is_named(suite: RunSuite, tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    (tree / "file").write_text("in the tree")
+    outside = tmp_path / "outside"
+    outside.write_text("out of it")
+    for name, target in {"out": outside, "dir": tmp_path, "loop": tree, "self": Path("self")}.items():
+        (tree / name).symlink_to(target)
+    (tmp_path / "named").symlink_to(tree)
+
+    result = suite(
+        BASELINE.format(baseline=f"Baseline(trees={{'copy': Path({str(tmp_path / 'named')!r})}})")
+        + f"""
+    def test_it(sandbox):
+        found = {{entry.path.name: entry.target for entry in sandbox.list_dir("copy")}}
+        assert found == {{
+            "file": None, "out": {str(outside)!r}, "dir": {str(tmp_path)!r}, "loop": {str(tree)!r}, "self": "self"
+        }}
+        assert "out of it" not in sandbox.exec("cat copy/* 2>&1").stdout.text
+    """
+    )
+
+    result.assert_outcomes(passed=1)
+
+
+# --- ephemeral --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.docker
+def test_what_is_ephemeral_is_in_every_test_and_in_no_snapshot(suite: RunSuite, pytester: pytest.Pytester) -> None:
+    result = suite(
+        BASELINE.format(
+            baseline="""Baseline(
+            trees={"cache": Directory(mode=0o700, ephemeral=True)},
+            files={
+                "cache/index": "below what is ephemeral",
+                "token[1]": File(Secret("not to be kept"), mode=0o600, ephemeral=True),
+                "kept/token[1]": "another one",
+            },
+            commands=["cp token* kept/copied; echo lost > cache/lost"],
+        )"""
+        ).replace("Directory,", "Directory, Secret,")
+        + """
+    @pytest.mark.parametrize("turn", range(2))
+    def test_each(sandbox, turn):
+        assert sandbox.read_text("token[1]") == sandbox.read_text("kept/copied") == "not to be kept"
+        assert sandbox.stat("token[1]").mode == 0o600
+        assert [entry.path.name for entry in sandbox.list_dir("cache")] == ["index"]
+        assert not sandbox.changes()
+        assert {member.name for member in sandbox.persist().members()} == {
+            b"", b"kept", b"kept/copied", b"kept/token[1]"
+        }
+        sandbox.write_text("token[1]", "changed")
+
+    def test_with_a_snapshot_in_its_place(sandbox_factory):
+        sandbox = sandbox_factory()
+        sandbox.write_text("new", "")
+        other = sandbox_factory(from_=sandbox.snapshot())
+        assert other.exists("new")
+        assert other.read_text("token[1]") == "not to be kept"
+
+    @pytest.mark.parametrize("turn", range(2))
+    @pytest.mark.sandbox(isolation="none")
+    def test_nothing_is_placed_again_where_nothing_is_restored(sandbox, turn):
+        assert sandbox.read_text("token[1]") == ("changed" if turn else "not to be kept")
+        sandbox.write_text("token[1]", "changed")
+    """
+    )
+
+    result.assert_outcomes(passed=5)
+
+
+@pytest.mark.docker
+def test_what_can_not_be_placed_leaves_no_sandbox_behind(suite: RunSuite, pytester: pytest.Pytester) -> None:
+    (pytester.path / "file").write_text("")
+
+    result = suite(
+        BASELINE.format(baseline="""Baseline(files={"it": File(Path("file"), ephemeral=True)})""")
+        + """
+    def test_gone(sandbox_factory, sandbox_pool):
+        sandbox_factory()
+        Path("file").unlink()
+        with pytest.raises(FileNotFoundError):
+            sandbox_factory()
+        assert len(sandbox_pool._open) - len(sandbox_pool._idle) == 1
+    """
+    )
+
+    result.assert_outcomes(passed=1)
 
 
 # --- repositories -----------------------------------------------------------------------------------------------------

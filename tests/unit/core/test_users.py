@@ -15,7 +15,25 @@ def made(*users: str, passwd: str = PASSWD, group: str = GROUP) -> tuple[str, st
 
 
 @pytest.mark.parametrize(
-    "text", ["", ":1", "a b", "a/b", "1", "-a", "a\nb", "a:b", "a:-1", "a:4294967295", "a:1:b c", "a:1:b=x", "x" * 33]
+    "text",
+    [
+        "",
+        ":1",
+        "a b",
+        "a/b",
+        "1",
+        "-a",
+        "a\nb",
+        "a:b",
+        "a:-1",
+        "a:4294967295",
+        "a:1:b c",
+        "a:1:b=x",
+        "x" * 33,
+        "::",
+        ":1:b",
+        "::b c",
+    ],
 )
 def test_what_is_no_user_is_refused(text: str) -> None:
     with pytest.raises(ValueError):
@@ -51,6 +69,14 @@ def test_numbers_that_are_not_given_are_the_first_free_ones() -> None:
         ["carol", "*", "1003", "1003"],
     ]
     assert group.splitlines()[1:] == ["bob:*:1000:", "ann:*:1002:", "carol:*:1003:"]
+
+
+def test_groups_are_made_alone() -> None:
+    passwd, group = made("::team=60,staff", "ann:7:team")
+
+    assert passwd == PASSWD + "ann:*:7:7::/home/ann:/bin/sh\n"
+    assert group.splitlines()[-2:] == ["team:*:60:ann", "ann:*:7:"]
+    assert group.count("staff:") == 1
 
 
 def test_groups_are_joined_and_made_when_they_are_missing() -> None:
