@@ -14,9 +14,11 @@ import pytest
 from pytest_sandbox import Sandbox
 from pytest_sandbox.core.pool import SandboxPool
 from pytest_sandbox.engines.base import Engine
+from pytest_sandbox.engines.discovery import find_engine
 from pytest_sandbox.errors import MadeBeforeFork
 from pytest_sandbox.loop import run
 from pytest_sandbox.models import SandboxSettings
+from tests.support.subprocess_engine import SubprocessEngine
 
 BOUND = 20  # seconds; a child that hangs is to fail its test
 
@@ -95,7 +97,7 @@ def test_a_childs_own_sandbox_is_none_of_its_parents(sandbox: Sandbox, settings:
 
 def test_a_child_leaves_its_parents_pool_and_engine_alone(engine: Engine, settings: SandboxSettings) -> None:
     async def find() -> Engine:
-        return engine
+        return SubprocessEngine() if isinstance(engine, SubprocessEngine) else await find_engine()
 
     pool = SandboxPool(find)
     sandbox = run(pool.lease(settings))
