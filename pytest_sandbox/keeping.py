@@ -154,12 +154,17 @@ class BaselineKeeper:
         """Remove images of baselines that nobody has used for long. One that a container was made from stays."""
         engine = run(self._pool.engine())
         for image in self._images(label):
-            key = image.labels[IMAGE_LABEL]
-            current = self._store.facts(key).get("image", image.id)  # not known here: of another host, or folder
-            unused = time.time() - max(image.created, self._store.last_used(key) if current == image.id else 0)
-            if unused > (self._store.unused_limit if current == image.id else REPLACED_LIMIT):
-                logger.debug("keeper.image.remove id=%s unused=%.0f", image.id, unused)
+            if is_unused(image, self._store):
+                logger.debug("keeper.image.remove id=%s", image.id)
                 run(engine.remove_image(image.id))
+
+
+def is_unused(image: StoredImage, store: Store) -> bool:
+    """Say whether nobody has used a baseline's image for as long as the store keeps one, or another took its place."""
+    key = image.labels[IMAGE_LABEL]
+    current = store.facts(key).get("image", image.id)  # not known here: of another host, or folder
+    unused = time.time() - max(image.created, store.last_used(key) if current == image.id else 0)
+    return unused > (store.unused_limit if current == image.id else REPLACED_LIMIT)
 
 
 class _Moved(Exception):

@@ -311,6 +311,24 @@ class Endpoint:
 
 
 @dataclass(frozen=True, slots=True)
+class EngineFacts:
+    """What an engine says of itself that matters when something does not work; empty where it says nothing.
+
+    storage: its driver; backing: the file system below that. cgroups: version. missing_limits: settings that it can't
+    keep. security: kinds of confinement it has. runtimes: names for the setting of that name.
+    """
+
+    api_version: str
+    storage: str
+    backing: str
+    cgroups: str
+    cgroup_driver: str
+    missing_limits: tuple[str, ...]
+    security: tuple[str, ...]
+    runtimes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class KeptSandbox:
     """A container that outlives the process which made it. identity: 32 hex digits, of its own and nobody else's."""
 

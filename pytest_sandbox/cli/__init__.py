@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 Command = Callable[["Engine", argparse.Namespace], Coroutine[None, None, int]]
 
+STORE_HELP = "folder of the kept baselines; by default the one in the user's cache"
 INTERRUPTED, TERMINATED = 130, 143  # as a shell has them for SIGINT and SIGTERM
 
 
@@ -49,6 +50,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
+    doctor = commands.add_parser("doctor", help="check all that tests need on this machine, and say how to mend it")
+    doctor.add_argument("--image", help="which image to check; by default SANDBOX_IMAGE, or the plugin's own default")
+    doctor.add_argument("--store", help=STORE_HELP)
+    doctor.add_argument("--json", action="store_true", help="as a JSON array")
+    doctor.set_defaults(run=_examine)
+
     ls = commands.add_parser("ls", help="list the sandboxes on the engine: kept ones, those of runs, and left ones")
     ls.add_argument("--json", action="store_true", help="as a JSON array")
     ls.set_defaults(run=_with_engine("listing", "list_sandboxes"))
@@ -67,7 +74,24 @@ def _parser() -> argparse.ArgumentParser:
     rm.add_argument("--all", action="store_true", help="all that runs of this user have kept")
     rm.add_argument("--force", action="store_true", help="also those that are not kept, or are in use")
     rm.set_defaults(run=_with_engine("removing", "remove_sandboxes"))
+
+    prune = commands.add_parser(
+        "prune",
+        help="remove what nobody needs",
+        description="Remove what killed runs have left, images and archives that were not used for long, and old "
+        "volumes of other versions' agents. Kept sandboxes stay.",
+    )
+    prune.add_argument("--days", type=float, default=14.0, help="how long unused, where that matters (14)")
+    prune.add_argument("--store", help=STORE_HELP)
+    prune.add_argument("--dry-run", action="store_true", help="only say what would be removed")
+    prune.set_defaults(run=_with_engine("pruning", "prune"))
     return parser
+
+
+async def _examine(arguments: argparse.Namespace) -> int:
+    from .doctor import examine
+
+    return await examine(arguments)
 
 
 def _with_engine(module: str, function: str) -> Callable[[argparse.Namespace], Coroutine[None, None, int]]:

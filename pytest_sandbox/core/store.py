@@ -145,35 +145,54 @@ class Store:
         except OSError:
             return False
 
-    def prune(self) -> None:
-        """Remove what was not used for long, and what is too much; never what a process is using."""
+    def prune(self, *, remove: bool = True) -> int:
+        """Remove what was not used for long, and what is too much; never what a process is using.
+
+        Return how many bytes of archives that were. remove: if not, it is only looked.
+        """
         try:
             with self._renaming():
-                self._prune(time.time() - self.unused_limit)
+                return self._prune(time.time() - self.unused_limit, remove=remove)
         except OSError as error:
             logger.warning("store.prune.failed folder=%s error=%s", self._folder, error)
+            return 0
 
-    def _prune(self, oldest: float) -> None:
+    def usage(self) -> tuple[int, int]:
+        """Return how many archives there are, and their bytes."""
+        sizes = [path.stat().st_size for path in self._files("objects")]
+        return len(sizes), sum(sizes)
+
+    def _prune(self, oldest: float, *, remove: bool) -> int:
         objects = {path.name: path for path in self._files("objects")}
         keys_of: dict[str, list[Path]] = {}  # sha256 → its keys
         for path in self._files("keys"):
             sha256 = self._names(path.name)
             if sha256 in objects:
                 keys_of.setdefault(sha256, []).append(path)
-            elif sha256 != "" or path.stat().st_mtime < oldest:
+            elif remove and (sha256 != "" or path.stat().st_mtime < oldest):
                 path.unlink()  # its archive is gone, or there never was one and nobody asks any more
+        pruned = 0
         for sha256 in objects.keys() - keys_of.keys():
-            _remove_unused(objects[sha256])
+            size_of_it = objects[sha256].stat().st_size
+            if not remove or _remove_unused(objects[sha256]):
+                pruned += size_of_it
         used = {sha256: max(path.stat().st_mtime for path in keys) for sha256, keys in keys_of.items()}
         size = {sha256: objects[sha256].stat().st_size for sha256 in keys_of}
         total = sum(size.values())
         for sha256 in sorted(used, key=used.__getitem__):
-            if (used[sha256] < oldest or total > self._size_limit) and _remove_unused(objects[sha256]):
+            if used[sha256] >= oldest and total <= self._size_limit:
+                continue
+            if remove and not _remove_unused(objects[sha256]):
+                continue
+            total -= size[sha256]
+            pruned += size[sha256]
+            if remove:
                 logger.debug("store.pruned sha256=%s bytes=%d", sha256, size[sha256])
-                total -= size[sha256]
                 for path in keys_of[sha256]:
                     path.unlink()
-        self._tidy(oldest)
+        if remove:
+            self._tidy(oldest)
+        return pruned
 
     def _names(self, key: str) -> str | None:
         """Return the hash that a key's record has, None without a record that can be read."""

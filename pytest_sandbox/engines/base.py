@@ -9,7 +9,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from ..models import Container, EngineDescription, FoundSandbox, KeptSandbox, RootChange, SandboxSettings, StoredImage
+from ..models import (
+    Container,
+    EngineDescription,
+    EngineFacts,
+    FoundSandbox,
+    KeptSandbox,
+    RootChange,
+    SandboxSettings,
+    StoredImage,
+)
 
 # In memory, mounted by the engine, emptied between tests: the largest size of each as a part of the memory limit, so
 # that a full one is ENOSPC and not a killed process. /var/tmp is where databases and editors put theirs.
@@ -103,6 +112,18 @@ class Engine(Protocol):
 
     async def sandboxes(self) -> list[FoundSandbox]:
         """Return the containers of all sandboxes on this engine, in whatever state, whoever made them."""
+        ...
+
+    async def facts(self) -> EngineFacts:
+        """Ask the engine about itself, for those who want to know why something does not work."""
+        ...
+
+    async def leftovers(self, unused: float, *, remove: bool) -> list[str]:
+        """Return what nobody needs any more, a line for each; remove it, if asked to.
+
+        That is what killed runs of this host left, images made from local files that this host has not used for so many
+        seconds, and older volumes of other versions' agents. Nothing that a container needs.
+        """
         ...
 
     async def alive(self, container: Container) -> bool:

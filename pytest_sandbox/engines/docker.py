@@ -18,14 +18,14 @@ import socket
 import tarfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path, PurePosixPath
-from typing import Any, TypeVar, cast
+from typing import Any, TypeAlias, TypeVar, cast
 
 import docker
 import docker.errors
@@ -55,6 +55,7 @@ from ..models import (
     ChangeKind,
     Container,
     EngineDescription,
+    EngineFacts,
     FoundSandbox,
     ImageProgram,
     KeptSandbox,
@@ -126,6 +127,10 @@ class _Transport:
 
     stream: Callable[[], ByteStream]
     close: Callable[[], None]
+
+
+# What nobody needs, in words, and what removes it.
+_Left: TypeAlias = tuple[str, Callable[[], object]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,7 +273,7 @@ class DockerEngine:
         await self._in_thread(lambda: self._remove_image(image), "image remove", image)
 
     async def remove_unused_images(self, seconds: float) -> None:
-        await self._in_thread(lambda: self._local.remove_unused(seconds), "image remove", "unused images")
+        await self._in_thread(lambda: self._local.unused(seconds, remove=True), "image remove", "unused images")
 
     async def create_network(self, name: str) -> None:
         await self._in_thread(lambda: self._create_network(name), "network create", name)
@@ -819,36 +824,65 @@ class DockerEngine:
             logger.warning("sweep.failed containers and volumes may be left behind: %s", error)
 
     def _sweep(self) -> None:
+        self._remove_each(itertools.chain(self._left_by_dead_runs(), self._old_agents(AGENT_UNUSED_SECONDS)))
+        run = current_run()
+        for dead in run.dead():
+            run.forget(dead)
+
+    def _left_by_dead_runs(self) -> Iterator[_Left]:
+        """Yield what it is, and what removes it. Each kind is listed when those before are gone that may use it."""
         run = current_run()
         with self._call("list", "containers of this host"):
             found = self._api.containers(all=True, filters={"label": f"{LABEL_HOST}={run.host}"})
         for entry in found:
-            identity, name, owner = entry["Id"], entry["Names"][0].lstrip("/"), entry["Labels"][LABEL_RUN]
-            if run.is_dead(owner) and not _is_kept(entry["Labels"]):
-                logger.debug("sweep.container name=%s run=%s", name, owner)
-                self._remove(identity, name)
+            name = entry["Names"][0].lstrip("/")
+            if run.is_dead(entry["Labels"][LABEL_RUN]) and not _is_kept(entry["Labels"]):
+                yield f"container {name}, left by a run that was killed", partial(self._remove, entry["Id"], name)
         with self._call("list", "networks of this host"):
             networks = self._api.networks(filters={"label": f"{LABEL_HOST}={run.host}"})
         for network in networks:
             if run.is_dead(network["Labels"][LABEL_RUN]):
-                logger.debug("sweep.network name=%s", network["Name"])
-                self._remove_network(network["Id"])
-        self._remove_volumes(f"{LABEL_HOST}={run.host}", lambda labels: run.is_dead(labels[LABEL_RUN]))
-        self._remove_old_agents()
-        for dead in run.dead():
-            run.forget(dead)
+                what = f"network {network['Name']}, left by a run that was killed"
+                yield what, partial(self._remove_network, network["Id"])
+        yield from self._unused_volumes(f"{LABEL_HOST}={run.host}", lambda labels: run.is_dead(labels[LABEL_RUN]))
+
+    async def leftovers(self, unused: float, *, remove: bool) -> list[str]:
+        def leftovers() -> list[str]:
+            found = []
+            for what, remove_it in itertools.chain(self._left_by_dead_runs(), self._old_agents(unused)):
+                found.append(what)
+                if remove:
+                    remove_it()
+            return [*found, *self._local.unused(unused, remove=remove)]
+
+        return await self._in_thread(leftovers, "sweep", "what nobody needs", START_SECONDS)
+
+    async def facts(self) -> EngineFacts:
+        def facts() -> EngineFacts:
+            with self._call("info", ""):
+                version, info = self._api.version(), self._api.info()
+            return _facts_of(version, info)
+
+        return await self._in_thread(facts, "info", "")
 
     def _remove_own_volumes(self) -> None:
         """Remove those of containers that an engine has removed without them, as it does when it was killed itself."""
-        self._remove_volumes(f"{LABEL_RUN}={current_run().id}", lambda _: True)
+        self._remove_each(self._unused_volumes(f"{LABEL_RUN}={current_run().id}", lambda _: True))
 
-    def _remove_volumes(self, label: str, left: Callable[[Mapping[str, str]], bool]) -> None:
+    def _remove_each(self, left: Iterable[_Left]) -> None:
+        for what, remove in left:
+            logger.debug("sweep %s", what)
+            remove()
+
+    def _unused_volumes(self, label: str, left: Callable[[Mapping[str, str]], bool]) -> Iterator[_Left]:
         with self._call("list", "volumes of this host"):
             found = self._api.volumes(filters={"label": label, "dangling": True})["Volumes"] or []
         for volume in found:
             if left(volume["Labels"]):
-                logger.debug("sweep.volume name=%s", volume["Name"])
-                self._remove_volume(volume["Name"])
+                yield (
+                    f"volume {volume['Name']}, left by a run that was killed",
+                    partial(self._remove_volume, volume["Name"]),
+                )
 
     def _remove_volume(self, name: str) -> bool:
         """Remove a volume, or say no if a container has it."""
@@ -858,11 +892,12 @@ class DockerEngine:
             except docker.errors.NotFound:
                 return True
 
-    def _remove_old_agents(self) -> None:
+    def _old_agents(self, unused: float) -> Iterator[_Left]:
+        """Yield the volumes of other versions' agents that this host has filled, and not used for so many seconds."""
         current = _agent_volume_name(agent_binary(self._description.architecture))
         for marker in self._folder.glob(f"{AGENT_VOLUME}-*"):
-            if marker.suffix != ".lock" and marker.name != current and _age(marker) > AGENT_UNUSED_SECONDS:
-                self._remove_old_agent(marker)
+            if marker.suffix != ".lock" and marker.name != current and _age(marker) > unused:
+                yield f"volume {marker.name}, of another version's agent", partial(self._remove_old_agent, marker)
 
     def _remove_old_agent(self, marker: Path) -> None:
         with self._call("volume inspect", marker.name):
@@ -949,6 +984,24 @@ def _agent_volume_name(agent: AgentBinary) -> str:
 def _creation(volume: Mapping[str, Any]) -> str:
     # Not the engine's CreatedAt, if it can be helped: that has whole seconds, and moves when a first file comes.
     return (volume.get("Labels") or {}).get(f"{LABEL_AGENT}.creation") or str(volume.get("CreatedAt"))
+
+
+def _facts_of(version: Mapping[str, Any], info: Mapping[str, Any]) -> EngineFacts:
+    """Each is what an engine may leave out: then it is not said to be wrong."""
+    status = {str(row[0]): str(row[1]) for row in info.get("DriverStatus") or ()}
+    limits = {"memory": "MemoryLimit", "cpus": "CpuCfsQuota", "pids": "PidsLimit"}
+    return EngineFacts(
+        api_version=str(version.get("ApiVersion", "")),
+        storage=str(info.get("Driver", "")),
+        backing=status.get("Backing Filesystem", ""),
+        cgroups=str(info.get("CgroupVersion", "")),
+        cgroup_driver=str(info.get("CgroupDriver", "")),
+        missing_limits=tuple(limit for limit, key in limits.items() if info.get(key) is False),
+        security=tuple(
+            str(option).partition(",")[0].removeprefix("name=") for option in info.get("SecurityOptions") or ()
+        ),
+        runtimes=tuple(sorted(info.get("Runtimes") or ())),
+    )
 
 
 def _sized(disk: int | None) -> docker.types.DriverConfig | None:

@@ -90,29 +90,38 @@ class LocalImages:
         finally:
             api.close()
 
-    def remove_unused(self, seconds: float) -> None:
-        """Remove the images that nobody of this host has used for so long. One that a container needs stays."""
+    def unused(self, seconds: float, *, remove: bool) -> list[str]:
+        """Return the images that nobody of this host has used for so long, a line for each; remove them, if asked to.
+
+        One that a container needs stays.
+        """
         api = self._connect(REMOVE_SECONDS)
         try:
             with self._call("images", REPOSITORY, REMOVE_SECONDS):
                 found = api.images(name=REPOSITORY)
-            for name in (name for image in found for name in image["RepoTags"] or () if name.startswith(REPOSITORY)):
-                self._remove_unused(api, name, seconds)
+            ours = (name for image in found for name in image["RepoTags"] or () if name.startswith(REPOSITORY))
+            unused = [name for name in ours if self._is_unused(api, name, seconds, remove=remove)]
         finally:
             api.close()
+        return [f"image {name}, made from local files and not used any more" for name in unused]
 
-    def _remove_unused(self, api: docker.APIClient, name: str, seconds: float) -> None:
+    def _is_unused(self, api: docker.APIClient, name: str, seconds: float, *, remove: bool) -> bool:
+        """Say whether it is, and, if it was to be removed, gone."""
         try:
             with self._sole_user(name, timeout=0):
                 stamp = self._stamp(name)
                 if not stamp.exists():
                     stamp.touch(PRIVATE_FILE)  # another host's, or of a cache that was emptied: its time begins now
                 elif time.time() - stamp.stat().st_mtime > seconds:
+                    if not remove:
+                        return True
                     logger.debug("image.unused.remove name=%s", name)
                     if self._untag(api, name):
                         stamp.unlink()
+                        return True
         except filelock.Timeout:
             pass  # being made right now
+        return False
 
     def _ensure(self, api: docker.APIClient, image: Image, content: _Content, policy: PullPolicy) -> str:
         self._ensure_bases(image, content, policy)

@@ -64,6 +64,10 @@ class Slots:
             return slot
         return None
 
+    def taken(self) -> int:
+        """Return how many are held at the moment."""
+        return sum(self._is_taken(number) for number in range(self.count))
+
     def wanted(self) -> bool:
         """Say whether somebody waits for a slot, who should have those of idle containers."""
         descriptor = self._opened("waiting")
@@ -117,6 +121,16 @@ class Slots:
         finally:
             os.close(descriptor)
         return False  # free, whatever its last holder wrote
+
+    def _is_taken(self, number: int) -> bool:
+        descriptor = self._opened(str(number))
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(descriptor)
+        return False
 
     def _opened(self, name: str) -> int:
         return os.open(self._folder / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

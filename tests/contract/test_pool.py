@@ -55,6 +55,7 @@ class Borrowed:
         self.describe, self.ensure_image, self.alive = engine.describe, engine.ensure_image, engine.alive
         self.post_mortem, self.remove, self.changes = engine.post_mortem, engine.remove, engine.changes
         self.rejoin, self.kept, self.sandboxes = engine.rejoin, engine.kept, engine.sandboxes
+        self.facts, self.leftovers = engine.facts, engine.leftovers
         self.commit, self.images, self.remove_image = engine.commit, engine.images, engine.remove_image
         self.remove_unused_images, self.progress = engine.remove_unused_images, engine.progress
         self.create_network, self.remove_network = engine.create_network, engine.remove_network

@@ -24,6 +24,7 @@ from pytest_sandbox.errors import EngineRequestFailed, NotOurs
 from pytest_sandbox.models import (
     Container,
     EngineDescription,
+    EngineFacts,
     FoundSandbox,
     ImageProgram,
     KeptSandbox,
@@ -133,6 +134,12 @@ class SubprocessEngine:
             for each, identity in self.identities.items()
             if self._stays(identity)
         ]
+
+    async def facts(self) -> EngineFacts:
+        return EngineFacts("", "", "", "", "", (), (), ())
+
+    async def leftovers(self, unused: float, *, remove: bool) -> list[str]:
+        return []
 
     async def sandboxes(self) -> list[FoundSandbox]:
         return []  # nobody else can see them
