@@ -54,6 +54,13 @@ class KeepPolicy(Enum):
     ALWAYS = "always"
 
 
+class ReportPolicy(Enum):
+    """Of which tests the report tells what their sandboxes did."""
+
+    FAILED = "failed"
+    NEVER = "never"
+
+
 @dataclass(frozen=True)  # slots would make the class twice: 1 ms of every pytest run
 class SandboxSettings:
     """What a sandbox is made from. Equal settings make interchangeable sandboxes.
@@ -145,6 +152,8 @@ class RunSettings:
     slots_timeout: seconds to wait for one, None for no limit.
     events: file to which all operations are written, from the run's root directory on; empty for none.
     keep: of which tests the sandboxes outlive the run, a few at most.
+    rerun_infrastructure: times that a test is run again which failed for the infrastructure alone.
+    report: of which tests the report tells what their sandboxes did.
     record: whose terminals to record. recordings: the folder for that, from the run's root directory on.
     store: folder in which baselines are kept, empty for one in the user's cache, `none` to keep nothing.
     store_size: bytes of archives in it. store_days: baselines that were not used for so long are removed.
@@ -156,6 +165,8 @@ class RunSettings:
     slots: int = 0
     slots_timeout: float | None = 300.0
     keep: KeepPolicy = KeepPolicy.NEVER
+    rerun_infrastructure: int = 0
+    report: ReportPolicy = ReportPolicy.FAILED
     record: RecordPolicy = RecordPolicy.OFF
     events: str = ""
     recordings: str = "sandbox-recordings"

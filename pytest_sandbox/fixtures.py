@@ -15,7 +15,7 @@ import pytest
 from . import reporting
 from . import settings as settings_table
 from .survivors import survivors_of
-from .workers import close_keeper, keeper_of, pool_of
+from .workers import SHARED, close_keeper, keeper_of, pool_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,8 +40,7 @@ class SandboxFactory:
         self,
         settings: SandboxSettings,
         baseline: PreparedBaseline,
-        leased: Callable[[SandboxCore], None],
-        release: Callable[[SandboxCore], None],
+        claim: Callable[[SandboxCore], None],
         ended: ExitStack,
         pool: SandboxPool,
         root: Path | None = None,
@@ -49,8 +48,7 @@ class SandboxFactory:
         """root: where relative paths in a call begin."""
         self._settings = settings
         self._baseline = baseline
-        self._leased = leased
-        self._release = release
+        self._claim = claim
         self._ended = ended
         self._pool = pool
         self._root = root
@@ -70,8 +68,7 @@ class SandboxFactory:
         settings = settings_table.overridden(self._settings, overrides, "sandbox_factory", self._root)
         network = None if name is None else self._network  # made now, to end after those in it
         core = self._baseline.lease(settings, instead=from_) if baseline else run(self._pool.lease(settings, from_))
-        self._leased(core)
-        self._ended.callback(self._release, core)
+        self._claim(core)
         if network is not None and name is not None:
             run(network.join(core, name))
         run(core.begin_service())  # in its network, at the baseline
@@ -96,9 +93,12 @@ def _factory(
 
     survivors = survivors_of(request.config)
 
-    def leased(core: SandboxCore) -> None:
+    def claim(core: SandboxCore) -> None:
         if survivors is not None:
             survivors.leased(core, request.node, request.fixturename)
+        ended.callback(release, core)
+        if not isinstance(request.node, pytest.Item):
+            request.config.stash.setdefault(SHARED, set()).add(core.name)
 
     def release(core: SandboxCore) -> None:
         if survivors is not None:
@@ -109,7 +109,7 @@ def _factory(
     with ExitStack() as ended:
         marked = settings_table.marked(settings, request.node)
         baseline = baseline or PreparedBaseline(None, pool)
-        yield SandboxFactory(marked, baseline, leased, release, ended, pool, request.config.rootpath)
+        yield SandboxFactory(marked, baseline, claim, ended, pool, request.config.rootpath)
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ from collections.abc import Generator, Sequence
 
 import pytest
 
-from . import recordings, reporting, survivors, workers
+from . import failures, recordings, reporting, reruns, survivors, workers
 from . import settings as settings_table
 from .async_fixtures import (
     async_class_sandbox,
@@ -79,6 +79,8 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(str(error)) from None
     recordings.register(config)
     survivors.register(config)
+    failures.register(config)
+    reruns.register(config)
     workers.begin_events(config)
 
 
@@ -91,15 +93,22 @@ def pytest_report_collectionfinish(config: pytest.Config, items: Sequence[pytest
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    if call.excinfo is None or not isinstance(call.excinfo.value, SandboxError):
+    failure = None if call.excinfo is None else reporting.failure_of(call.excinfo.value)
+    if call.excinfo is None or failure is None:
         return reporting.without_secrets((yield))
-    reporting.record_failure_class(item, call.excinfo.value)
-    if item.config.getoption("fulltrace"):
-        return reporting.without_secrets((yield))
-    with reporting.shortened(call.excinfo):
+    reporting.record_failure(item, failure)
+    if item.config.getoption("fulltrace") or not isinstance(call.excinfo.value, SandboxError):
         report = yield
-    reporting.complete_summary(report, call.excinfo)
+    else:
+        with reporting.shortened(call.excinfo):
+            report = yield
+        reporting.complete_summary(report, call.excinfo)
+    setattr(report, reporting.FAILURE_PROPERTY, failure.value)
     return reporting.without_secrets(report)
+
+
+def pytest_report_teststatus(report: object) -> tuple[str, str, tuple[str, dict[str, bool]]] | None:
+    return reruns.status(report)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -123,6 +132,11 @@ def pytest_testnodedown(node: object) -> None:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     if (line := workers.message_from_workers(config, "engine")) is not None:
+        terminalreporter.write_line(line)
+    stats = terminalreporter.stats
+    for line in reporting.failure_lines([*stats.get("failed", ()), *stats.get("error", ())]):
+        terminalreporter.write_line(line)
+    for line in reporting.rerun_lines(stats.get(reruns.OUTCOME, ())):
         terminalreporter.write_line(line)
     for line in reporting.outside_lines(report for reports in terminalreporter.stats.values() for report in reports):
         terminalreporter.write_line(line)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Iterable, Iterator, Sequence, Set
 from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 
-from .errors import InfrastructureError, SandboxError
+from .errors import FailureClass, InfrastructureError, SandboxError, SandboxLost
 from .secret import any_known, masked
 from .settings import SETTINGS
 from .workers import pool_of
@@ -43,9 +43,56 @@ def engine_line(config: pytest.Config) -> str:
     return f"sandbox: {pool.description}, image {config.stash[SETTINGS].image}"
 
 
-def record_failure_class(item: pytest.Item, error: SandboxError) -> None:
+def failure_of(error: BaseException | None) -> FailureClass | None:
+    """Return the class of a failure, None for one that is not ours.
+
+    Of a group, as task groups raise them, it is that of all in it, or of one that is not the infrastructure's.
+    """
+    if isinstance(error, SandboxError):
+        return error.failure
+    if not isinstance(error, BaseExceptionGroup):
+        return None
+    inside = [failure_of(each) for each in error.exceptions]
+    return next((each for each in inside if each is not FailureClass.INFRASTRUCTURE), FailureClass.INFRASTRUCTURE)
+
+
+def sandboxes_of(error: BaseException | None) -> set[str]:
+    """Return the names of the sandboxes whose loss an error tells of."""
+    if isinstance(error, BaseExceptionGroup):
+        return set().union(*map(sandboxes_of, error.exceptions))
+    return {error.sandbox} if isinstance(error, SandboxLost) else set()
+
+
+def record_failure(item: pytest.Item, failure: FailureClass) -> None:
     """Put the class of failure beside the test's result, where junit files and re-run plugins find it."""
-    item.user_properties.append((FAILURE_PROPERTY, error.failure.value))
+    item.user_properties.append((FAILURE_PROPERTY, failure.value))
+
+
+def failure_lines(failed: Sequence[object]) -> list[str]:
+    """Return what the summary says of the classes of failures; nothing if none was ours."""
+    classes = [getattr(report, FAILURE_PROPERTY, None) for report in failed]
+    counted = [f"{classes.count(each.value)} {each.value}" for each in FailureClass if each.value in classes]
+    return [f"sandbox: of {len(failed)} failures {', '.join(counted)}"] if counted else []
+
+
+def rerun_lines(reports: Iterable[object]) -> list[str]:
+    """Return what the summary says of tests that were run again; nothing if none was."""
+    tests = (report for report in reports if isinstance(report, pytest.TestReport))
+    reruns = [report for report in tests if hasattr(report, FAILURE_PROPERTY)]  # others' reruns are theirs to tell of
+    if not reruns:
+        return []
+    more = [f"  and {len(reruns) - SHOWN_TESTS} more"] if len(reruns) > SHOWN_TESTS else []
+    return [
+        f"sandbox: {len(reruns)} times a test was run again, as the infrastructure had failed",
+        *(f"  {report.nodeid}: {_reason(report)}" for report in reruns[:SHOWN_TESTS]),
+        *more,
+    ]
+
+
+def _reason(report: pytest.TestReport) -> str:
+    crash = getattr(report.longrepr, "reprcrash", None)
+    line = str(getattr(crash, "message", None) or report.longreprtext).strip().partition("\n")[0]
+    return line if len(line) <= SIDE_WIDTH else f"{line[: SIDE_WIDTH - 3]}..."
 
 
 def record_outside(node: object, changes: OutsideChanges) -> None:

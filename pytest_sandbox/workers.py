@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from .configuration import ReportPolicy
 from .folders import PRIVATE_FILE
 from .recordings import recordings_of
 from .settings import RUN
@@ -25,10 +26,12 @@ from .settings import RUN
 if TYPE_CHECKING:
     from .core.events import Journal
     from .core.pool import SandboxPool
+    from .core.recent import Recent
     from .keeping import BaselineKeeper
 
 POOL = pytest.StashKey["SandboxPool"]()
 KEEPER = pytest.StashKey["BaselineKeeper"]()
+SHARED = pytest.StashKey[set[str]]()  # names of sandboxes that are of a wider scope than a test
 MESSAGES = pytest.StashKey[dict[str, str]]()
 
 
@@ -36,6 +39,7 @@ def pool_of(config: pytest.Config) -> SandboxPool:
     """Return this process's pool, made on first use; it is closed when pytest ends, if not before."""
     if POOL not in config.stash or config.stash[POOL].is_parents:  # as in plugins that fork for each test
         from .core.pool import SandboxPool
+        from .core.recent import Recent
         from .engines.discovery import find_engine
         from .loop import run
 
@@ -43,21 +47,22 @@ def pool_of(config: pytest.Config) -> SandboxPool:
         pool = SandboxPool(partial(find_engine, config.stash[RUN].engine), config.stash[RUN], tell, show)
         if (recordings := recordings_of(config)) is not None:
             pool.recorder = recordings.record
-        pool.journal = _journal_of(config)
+        pool.recent = Recent() if config.stash[RUN].report is not ReportPolicy.NEVER else None
+        pool.journal = _journal_of(config, pool.recent)
         config.stash[POOL] = pool
         config.add_cleanup(lambda: run(pool.close()))
     return config.stash[POOL]
 
 
-def _journal_of(config: pytest.Config) -> Journal | None:
-    """Return what writes the run's events, if there is a file for them."""
-    if not config.stash[RUN].events:
-        return None
+def _journal_of(config: pytest.Config, recent: Recent | None) -> Journal | None:
+    """Return what is told of operations: to the file of events, and to who remembers them for reports."""
     from .core.events import Journal, JsonLines, log
 
+    if not config.stash[RUN].events:
+        return None if recent is None else Journal(memory=recent)
     lines = JsonLines(_events_file(config))
     config.add_cleanup(lines.close)  # after the pool's, which was added later
-    return Journal(lines, log)
+    return Journal(lines, log, *([] if recent is None else [recent]))
 
 
 def begin_events(config: pytest.Config) -> None:

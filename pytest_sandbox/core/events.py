@@ -70,11 +70,35 @@ class Event:
 Listener = Callable[[Event], object]
 
 
-class Journal:
-    """Hands events to listeners, in the owner loop: they must not wait. One that fails is not called again."""
+class Memory(Protocol):
+    """What remembers operations as they were called, to make events of them only when somebody asks."""
 
-    def __init__(self, *listeners: Listener) -> None:
+    def begin(
+        self, core: Observed, operation: Callable[..., object], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Telling: ...
+
+
+class Journal:
+    """Hands events to listeners, in the owner loop: they must not wait. One that fails is not called again.
+
+    memory: has operations to itself as long as nobody listens, at a fraction of what their events cost.
+    """
+
+    def __init__(self, *listeners: Listener, memory: Memory | None = None) -> None:
         self._listeners = list(listeners)
+        self._memory = memory
+
+    @property
+    def has_listeners(self) -> bool:
+        return bool(self._listeners)
+
+    def begin(
+        self, core: Observed, operation: Callable[..., object], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Telling:
+        """Tell the start of an operation; its end is told to what is returned."""
+        if self._memory is not None and not self._listeners:
+            return self._memory.begin(core, operation, args, kwargs)
+        return EventPair(core, operation.__name__, arguments_of(operation, (core, *args), kwargs), self.tell)
 
     def tell(self, event: Event) -> None:
         for listener in list(self._listeners):
@@ -123,14 +147,21 @@ class Observed(Protocol):
     def identity(self) -> Mapping[str, object]: ...
 
 
+class Telling(Protocol):
+    """An operation whose end is to be told."""
+
+    def succeeded(self, result: object) -> None: ...
+    def failed(self, error: BaseException) -> None: ...
+
+
 def observed(
     operation: Callable[..., Coroutine[Any, Any, T]], core: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Coroutine[Any, Any, T]:
     """Return the operation's coroutine; what it does is told to the journal that its core has, if it has one."""
-    if getattr(core, "journal", None) is None:
+    journal: Journal | None = getattr(core, "journal", None)
+    if journal is None:
         return operation(core, *args, **kwargs)
-    arguments = _arguments(operation, (core, *args), kwargs)
-    return told(core, operation.__name__, arguments, lambda: operation(core, *args, **kwargs))
+    return _told(lambda: journal.begin(core, operation, args, kwargs), lambda: operation(core, *args, **kwargs))
 
 
 async def observed_iterator(
@@ -138,9 +169,8 @@ async def observed_iterator(
 ) -> AsyncGenerator[T, None]:
     """The same for an async generator: one operation from the first item to the last, or to where it is left."""
     items = operation(core, *args, **kwargs)
-    telling = None
-    if getattr(core, "journal", None) is not None:
-        telling = _Telling(core, operation.__name__, _arguments(operation, (core, *args), kwargs))
+    journal: Journal | None = getattr(core, "journal", None)
+    telling = None if journal is None else journal.begin(core, operation, args, kwargs)
     try:
         async for item in items:
             yield item
@@ -156,10 +186,15 @@ async def observed_iterator(
 
 
 async def told(core: Observed, kind: str, arguments: Mapping[str, object], operation: Callable[[], Awaitable[T]]) -> T:
-    """Await an operation, and tell its start and finish to the journal that its core has, if it has one."""
-    if core.journal is None:
+    """Await what no test has called, and tell its start and finish to whoever listens to its core."""
+    journal = core.journal
+    if journal is None or not journal.has_listeners:
         return await operation()
-    telling = _Telling(core, kind, arguments)
+    return await _told(lambda: EventPair(core, kind, arguments, journal.tell), operation)
+
+
+async def _told(begin: Callable[[], Telling], operation: Callable[[], Awaitable[T]]) -> T:
+    telling = begin()
     try:
         result = await operation()
     except BaseException as error:
@@ -169,12 +204,24 @@ async def told(core: Observed, kind: str, arguments: Mapping[str, object], opera
     return result
 
 
-class _Telling:
-    """One operation's two events."""
+def outcome_of(error: BaseException) -> Outcome:
+    if isinstance(error, SandboxError):
+        return Outcome(error.failure.value)
+    return Outcome.CANCELLED if isinstance(error, asyncio.CancelledError) else Outcome.ERROR
 
-    def __init__(self, core: Observed, kind: str, arguments: Mapping[str, object]) -> None:
-        assert core.journal is not None
-        self._journal, self._session, self._kind = core.journal, core.name, kind
+
+def running_test() -> str:
+    """The node id of the test that runs, empty outside of tests."""
+    return os.environ.get("PYTEST_CURRENT_TEST", "").rpartition(" (")[0]
+
+
+class EventPair:
+    """One operation's two events. tell: takes them; the start at once."""
+
+    def __init__(
+        self, core: Observed, kind: str, arguments: Mapping[str, object], tell: Callable[[Event], object]
+    ) -> None:
+        self._hand_over, self._session, self._kind = tell, core.name, kind
         self._identity = core.identity
         self._id = f"{os.getpid()}-{next(_numbers)}"
         self._began = time.monotonic()
@@ -183,24 +230,21 @@ class _Telling:
         self._tell("start", {name: _shown_argument(name, value) for name, value in arguments.items()})
 
     def succeeded(self, result: object) -> None:
-        self._finish(Outcome.OK, _facts_of(result))
+        self.finish(Outcome.OK, facts_of(result))
 
     def failed(self, error: BaseException) -> None:
-        result = getattr(error, "result", None)
-        if isinstance(error, SandboxError):
-            outcome = Outcome(error.failure.value)
-        else:
-            outcome = Outcome.CANCELLED if isinstance(error, asyncio.CancelledError) else Outcome.ERROR
-        self._finish(outcome, _facts_of(result), f"{type(error).__name__}: {error}")
+        facts = facts_of(getattr(error, "result", None))
+        self.finish(outcome_of(error), facts, f"{type(error).__name__}: {error}")
 
-    def _finish(self, outcome: Outcome, facts: Mapping[str, object], error: str | None = None) -> None:
+    def finish(self, outcome: Outcome, facts: Mapping[str, object], error: str | None = None) -> None:
+        """Tell the end, of which so much is known already."""
         said = None if error is None else _cut(masked(error))
         self._tell("finish", facts, time.monotonic() - self._began, outcome, said)
 
     def _tell(self, phase: str, facts: Mapping[str, object], *rest: Any) -> None:
-        test = os.environ.get("PYTEST_CURRENT_TEST", "").rpartition(" (")[0]
         safe = {name: _safe(value) for name, value in {**self._identity, **facts}.items()}
-        self._journal.tell(Event(self._id, time.time(), self._session, self._kind, phase, test, safe, *rest))
+        test = running_test()
+        self._hand_over(Event(self._id, time.time(), self._session, self._kind, phase, test, safe, *rest))
 
 
 def _safe(value: Any) -> Any:
@@ -223,7 +267,7 @@ def _signature(operation: Callable[..., object]) -> inspect.Signature:
     return inspect.signature(operation)
 
 
-def _arguments(operation: Callable[..., object], args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, object]:
+def arguments_of(operation: Callable[..., object], args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, object]:
     """What was passed, by name; defaults are not. Nothing for a call that can't be: it will say so itself."""
     try:
         bound = _signature(operation).bind(*args, **kwargs)
@@ -253,7 +297,7 @@ def _shown_argument(name: str, value: object) -> object:
     return type(value).__name__
 
 
-def _facts_of(result: object) -> dict[str, object]:
+def facts_of(result: object) -> dict[str, object]:
     """What a result says, as far as it is short."""
     if isinstance(result, ExecResult | ProcessExit):
         facts: dict[str, object] = {"exit_code": result.exit_code, "command_seconds": result.duration}

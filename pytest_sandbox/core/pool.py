@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from ..engines.base import Engine
     from ..models import EngineDescription, SandboxSettings
     from .events import Journal
+    from .recent import Recent
     from .snapshot import Snapshot
     from .terminal import MakeRecorder
 
@@ -88,6 +89,7 @@ class SandboxPool:
         self._yielding: asyncio.Task[None] | None = None
         self.description: EngineDescription | None = None
         self.journal: Journal | None = None  # of the same
+        self.recent: Recent | None = None  # what the journal remembers
         self.recorder: MakeRecorder | None = None  # of the terminals of sandboxes made from now on
 
     async def engine(self) -> Engine:
@@ -188,6 +190,14 @@ class SandboxPool:
             self._remove_beside(self._idle.pop(0))
         self._yield_if_wanted()
         return changes
+
+    def forget_failures(self) -> None:
+        """Ask again for an engine or an image that was not there."""
+        self._unusable.clear()
+
+    def leased(self, name: str) -> SandboxCore | None:
+        """Return the sandbox of that name, if somebody has it now."""
+        return next((each for each in self._open if each.name == name and each not in self._idle), None)
 
     def has_outside(self, sandbox: SandboxCore) -> bool:
         """Say whether a leased sandbox has what a baseline made outside of the workspace."""

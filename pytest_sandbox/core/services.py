@@ -12,7 +12,7 @@ from ..agent.wire import UNLIMITED, BodyReader, Kind, from_wire, to_wire
 from ..errors import NoService, NotAnswering, ServiceFailed, tail
 from ..models import MEBIBYTE, Output, ProcessExit
 from ..secret import Secret
-from .events import told
+from .events import observed
 from .processes import MERGE_STDERR, ProcessOperations, RunningCommand, command_errors, process_exit
 from .session import SessionBase
 from .transcript import Ring
@@ -60,7 +60,7 @@ class ServiceOperations(ProcessOperations):
         with command_errors(command, self.settings):
             async with self.losing():
                 channel = await self._client.open(Kind.EXEC, body)
-        self._service = ServiceHandle(self, command, channel, program.stop_signal, env or {})
+        self._service = ServiceHandle(self, command, channel, program.stop_signal)
         return self._service
 
     async def begin_service(self) -> None:
@@ -70,7 +70,7 @@ class ServiceOperations(ProcessOperations):
         if not self.settings.service:
             self._service = None
         elif self._service is None:
-            await told(self, "start_service", {}, self.start_service)
+            await observed(ServiceOperations.start_service, self, (), {})
 
     async def end_service(self) -> None:
         """Stop the service in good order, if one runs."""
@@ -120,10 +120,8 @@ class ServiceHandle(RunningCommand):
         command: tuple[str, ...],
         channel: Channel,
         stop_signal: str,
-        environment: Mapping[str, str | Secret],
     ) -> None:
         super().__init__(session, command, channel)
-        self.environment = environment  # what it has besides the sandbox's
         self._stop_signal = int(stop_signal) if stop_signal.isdecimal() else stop_signal
         self._ring = Ring(LOG_BYTES)
         self._changed = Bell()

@@ -51,6 +51,11 @@ class SessionBase:
         return self._process != os.getpid()
 
     @property
+    def lost(self) -> bool:
+        """Whether nothing can be asked of it any more; never waits."""
+        return self._client.lost is not None or self._closing is not None
+
+    @property
     def in_container(self) -> bool:
         """Whether the agent is the init of a container; as a plain subprocess it shares everything with its host."""
         return self._client.hello is not None and self._client.hello.pid == CONTAINER_INIT
