@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from . import main_job, setup_once, snapshots, terminals
+from . import main_job, sessions, setup_once, snapshots, terminals
 from .measure import machine, table
 
 SUITES = {
@@ -15,6 +15,7 @@ SUITES = {
     "snapshots": snapshots.figures,
     "setup_once": setup_once.figures,
     "terminals": terminals.figures,
+    "sessions": sessions.figures,
 }
 
 
