@@ -903,7 +903,7 @@ class UnknownKey(UsageError, ValueError):
 
 
 class InvalidPort(UsageError, ValueError):
-    """A number that no TCP port has."""
+    """A number that no port has."""
 
     def __init__(self, port: object) -> None:
         self.port = port

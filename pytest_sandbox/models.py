@@ -291,10 +291,11 @@ class Container:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where a port of a sandbox is reached from the tests' machine."""
+    """Where a port of a sandbox is reached from the tests' machine. protocol: `tcp` or `udp`."""
 
     host: str
     port: int
+    protocol: str = "tcp"
 
     @property
     def address(self) -> tuple[str, int]:
@@ -303,8 +304,8 @@ class Endpoint:
 
     @property
     def url(self) -> str:
-        """`http://127.0.0.1:40123`, without a slash at its end."""
-        return f"http://{self}"
+        """`http://127.0.0.1:40123`, without a slash at its end; of UDP `udp://…`."""
+        return f"{'http' if self.protocol == 'tcp' else self.protocol}://{self}"
 
     def __str__(self) -> str:
         return f"{self.host}:{self.port}"

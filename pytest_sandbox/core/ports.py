@@ -1,8 +1,9 @@
 """Ports of programs in a sandbox, reached from the tests' machine; and waiting until they answer.
 
 No network is needed and nothing is published by the engine: each connection is a command in the sandbox, the agent
-itself, that joins its standard streams to the port. So whoever connects reaches the program or is refused, as it is
-there; a program that listens on the sandbox's loopback only is reached as well, and so is one behind a remote engine.
+itself, that joins its standard streams to the port; with UDP each sender is one (datagrams.py). So whoever connects
+reaches the program or is refused, as it is there; a program that listens on the sandbox's loopback only is reached as
+well, and so is one behind a remote engine.
 """
 
 from __future__ import annotations
@@ -12,10 +13,12 @@ import contextlib
 import logging
 import os
 import re
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Literal
 
 from ..agent.wire import UNLIMITED
 from ..errors import (
@@ -23,12 +26,15 @@ from ..errors import (
     CommandTimeout,
     FileOperationError,
     InvalidPort,
+    InvalidSetting,
     NotAnswering,
     PortTaken,
+    SandboxClosed,
     SandboxError,
     shown,
 )
 from ..models import Endpoint
+from .datagrams import DatagramRelay
 from .files import FileOperations
 from .processes import REPLACE_ENVIRONMENT, STDIN_PIPED, ProcessHandle
 from .services import ServiceOperations
@@ -36,6 +42,7 @@ from .services import ServiceOperations
 logger = logging.getLogger(__name__)
 
 LOOPBACK = "127.0.0.1"
+PROTOCOLS = ("tcp", "udp")
 HIGHEST_PORT = 65535
 CHUNK = 64 * 1024
 DEFAULT_WAIT = 30.0  # seconds
@@ -47,46 +54,45 @@ STATUS_BYTES = 64 * 1024  # of an answer, in which its first line should have en
 
 @dataclass
 class _Forwarding:
-    """A listening socket of ours, and what is connected through it."""
+    """A socket of ours, and what goes through it. server: None for one that is closed with its only task."""
 
     endpoint: Endpoint
-    server: asyncio.Server
+    server: asyncio.Server | None
     connections: set[asyncio.Task[None]] = field(default_factory=set)
 
 
 class PortOperations(ServiceOperations, FileOperations):
     """endpoint, and wait_for_…"""
 
-    async def endpoint(self, port: int, *, host_port: int = 0) -> Endpoint:
-        """Return where a TCP port of the sandbox is reached from the tests' machine, on its loopback interface.
+    async def endpoint(self, port: int, *, protocol: Literal["tcp", "udp"] = "tcp", host_port: int = 0) -> Endpoint:
+        """Return where a port of the sandbox is reached from the tests' machine, on its loopback interface.
 
-        Whether anything listens there is another question: wait_for_port() waits for that. host_port: 0 for a free
-        one. The same port has the same endpoint until the test ends, which ends its connections as well.
-        Raises InvalidPort, PortTaken.
+        Whether anything listens there is another question: wait_for_port() waits for that, of TCP. Nobody can tell
+        whether a UDP port is served but by what the program answers; what is sent to one that is not is lost.
+        host_port: 0 for a free one. The same port has the same endpoint until the test ends, which ends its connections
+        as well. Raises InvalidPort, PortTaken, SandboxLost; InvalidSetting for another protocol.
         """
         _check_port(port)
         if host_port:
             _check_port(host_port)
+        if protocol not in PROTOCOLS:
+            raise InvalidSetting("protocol", protocol, "`tcp` or `udp`")
+        await self.exists("/", user="")  # a sandbox that is gone says so here: a socket can only break off
         async with self._endpoint_lock:
-            known = self._forwardings.get(port)
+            known = self._forwardings.get((port, protocol))
             if known is not None and host_port in (0, known.endpoint.port):
                 return known.endpoint
             if known is not None:
                 raise PortTaken(host_port, f"port {port} of the sandbox is at {known.endpoint} already")
-            connections: set[asyncio.Task[None]] = set()
-
-            def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-                task = asyncio.create_task(self._serve(port, reader, writer), name=f"connection to {self.name}:{port}")
-                connections.add(task)
-                task.add_done_callback(connections.discard)
-
             try:
-                server = await asyncio.start_server(accept, LOOPBACK, host_port)
+                opened = await (self._listen(port, host_port) if protocol == "tcp" else self._bind(port, host_port))
             except OSError as error:
                 raise PortTaken(host_port, os.strerror(error.errno or 0)) from None
-            endpoint = Endpoint(LOOPBACK, server.sockets[0].getsockname()[1])
-            self._forwardings[port] = _Forwarding(endpoint, server, connections)
-            return endpoint
+            self._forwardings[port, protocol] = opened
+        if self._closing is not None:  # meanwhile; whoever closed it did not know of this one
+            await self.close_ports()
+            raise SandboxClosed(self.name)
+        return opened.endpoint
 
     async def wait_for_port(self, port: int, *, timeout: float = DEFAULT_WAIT) -> Endpoint:
         """Return the endpoint of a port once a program in the sandbox accepts connections there.
@@ -155,7 +161,8 @@ class PortOperations(ServiceOperations, FileOperations):
         """End every endpoint and its connections. Idempotent."""
         forwardings, self._forwardings = self._forwardings, {}
         for forwarding in forwardings.values():
-            forwarding.server.close()
+            if forwarding.server is not None:
+                forwarding.server.close()
         connections = [task for forwarding in forwardings.values() for task in forwarding.connections]
         for task in connections:
             task.cancel()
@@ -168,8 +175,41 @@ class PortOperations(ServiceOperations, FileOperations):
         return asyncio.Lock()
 
     @cached_property
-    def _forwardings(self) -> dict[int, _Forwarding]:
+    def _forwardings(self) -> dict[tuple[int, str], _Forwarding]:
         return {}
+
+    async def _listen(self, port: int, host_port: int) -> _Forwarding:
+        connections: set[asyncio.Task[None]] = set()
+
+        def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            task = asyncio.create_task(self._serve(port, reader, writer), name=f"connection to {self.name}:{port}")
+            connections.add(task)
+            task.add_done_callback(connections.discard)
+
+        server = await asyncio.start_server(accept, LOOPBACK, host_port)
+        return _Forwarding(Endpoint(LOOPBACK, server.sockets[0].getsockname()[1]), server, connections)
+
+    async def _bind(self, port: int, host_port: int) -> _Forwarding:
+        with contextlib.ExitStack() as undo:
+            sock = undo.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+            sock.setblocking(False)
+            sock.bind((LOOPBACK, host_port))
+            undo.pop_all()
+        relay = DatagramRelay(sock, lambda: self._joined("connect-udp", port), f"{self.name}:{port}")
+        task = asyncio.create_task(relay.serve(), name=f"datagrams of {self.name}:{port}")
+        return _Forwarding(Endpoint(LOOPBACK, sock.getsockname()[1], "udp"), None, {task})
+
+    async def _joined(self, how: str, port: int) -> ProcessHandle:
+        """Start the agent as a command that joins its standard streams to a port."""
+        hello = self._client.hello
+        assert hello is not None  # there is no session before it
+        # Not through the name it was started by, which another root file system or a build for tests has elsewhere.
+        command = [f"/proc/{hello.pid}/exe", how, str(port)]
+        # As the agent's own user and with its rights, for its executable others may not look up.
+        body = self._exec_body(
+            command, flags=STDIN_PIPED | REPLACE_ENVIRONMENT, cwd="/", env=None, user="", cap=UNLIMITED, trusted=True
+        )
+        return await self._started(command, body)
 
     @asynccontextmanager
     async def _connected(self, port: int) -> AsyncIterator[tuple[bytes, ProcessHandle]]:
@@ -178,15 +218,7 @@ class PortOperations(ServiceOperations, FileOperations):
         Raises InvalidPort; OSError as connect(2) does.
         """
         _check_port(port)
-        hello = self._client.hello
-        assert hello is not None  # there is no session before it
-        # Not through the name it was started by, which another root file system or a build for tests has elsewhere.
-        command = [f"/proc/{hello.pid}/exe", "connect", str(port)]
-        # As the agent's own user and with its rights, for its executable others may not look up.
-        body = self._exec_body(
-            command, flags=STDIN_PIPED | REPLACE_ENVIRONMENT, cwd="/", env=None, user="", cap=UNLIMITED, trusted=True
-        )
-        async with await self._started(command, body) as process:
+        async with await self._joined("connect", port) as process:
             begun = await process.stdout.read_some()
             if not begun:
                 number = (await process.wait()).exit_code

@@ -11,9 +11,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sysexits.h>
 #include <unistd.h>
-
-#define USAGE 64 /* EX_USAGE */
 
 struct flow {
     int from, to;
@@ -22,9 +21,17 @@ struct flow {
     char buffer[64 * 1024];
 };
 
-static int connected(const struct sockaddr *address, socklen_t size)
+uint16_t port_number(const char *text)
 {
-    int sock = socket(address->sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    char *rest;
+    long number = strtol(text, &rest, 10);
+
+    return *text == '\0' || *rest != '\0' || number < 1 || number > 65535 ? 0 : (uint16_t)number;
+}
+
+static int connected(const struct sockaddr *address, socklen_t size, int type)
+{
+    int sock = socket(address->sa_family, type | SOCK_CLOEXEC, 0);
 
     if (sock >= 0 && connect(sock, address, size) < 0) {
         int error = errno;
@@ -35,18 +42,25 @@ static int connected(const struct sockaddr *address, socklen_t size)
     return sock;
 }
 
-/* Programs listen on either loopback address, or on both. */
-static int connected_to(uint16_t port)
+int connected_to_loopback(int family, int type, uint16_t port)
 {
     struct sockaddr_in four = {.sin_family = AF_INET, .sin_port = htons(port)};
     struct sockaddr_in6 six = {.sin6_family = AF_INET6, .sin6_port = htons(port), .sin6_addr = IN6ADDR_LOOPBACK_INIT};
-    int sock, error;
 
     four.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    sock = connected((struct sockaddr *)&four, sizeof four);
+    if (family == AF_INET)
+        return connected((struct sockaddr *)&four, sizeof four, type);
+    return connected((struct sockaddr *)&six, sizeof six, type);
+}
+
+/* Programs listen on either loopback address, or on both. */
+static int connected_to(uint16_t port)
+{
+    int sock = connected_to_loopback(AF_INET, SOCK_STREAM, port);
+
     if (sock < 0) {
-        error = errno;
-        sock = connected((struct sockaddr *)&six, sizeof six);
+        int error = errno;
+        sock = connected_to_loopback(AF_INET6, SOCK_STREAM, port);
         if (sock < 0)
             errno = error; /* a sandbox without IPv6 says EADDRNOTAVAIL, which explains nothing */
     }
@@ -93,14 +107,13 @@ static int move(struct flow *flow)
 int relay(const char *port)
 {
     static struct flow flows[2]; /* too large for a stack */
-    char *rest;
-    long number = strtol(port, &rest, 10);
+    uint16_t number = port_number(port);
     int sock, error;
 
-    if (*port == '\0' || *rest != '\0' || number < 1 || number > 65535)
-        return USAGE;
+    if (!number)
+        return EX_USAGE;
     signal(SIGPIPE, SIG_IGN);
-    sock = connected_to((uint16_t)number);
+    sock = connected_to(number);
     if (sock < 0)
         return errno;
     if (write(STDOUT_FILENO, "+", 1) != 1)
