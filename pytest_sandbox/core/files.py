@@ -74,10 +74,12 @@ class FileOperations(SessionBase):
         wanted = UNLIMITED if length is None else length
         body = self._body(user, path).u64(offset).u64(wanted).bytes()
         received = 0
-        with file_errors(path):
+        reading = self.transfer(f"reading {from_wire(to_wire(path))}", length)
+        with file_errors(path), reading as transfer:
             async with self.channel(Kind.READ, body) as channel:
                 while chunk := await channel.receive():
                     received += len(chunk)
+                    transfer.count(len(chunk))
                     if received > wanted:
                         raise ProtocolError(f"READ gave more than the {wanted} bytes it was asked for")
                     yield chunk
@@ -134,7 +136,8 @@ class FileOperations(SessionBase):
         body = self._body(user, path).u32(flags).i32(KEEP_MODE if mode is None else mode).str(to_wire(owner or ""))
         with file_errors(path):
             async with self.channel(Kind.WRITE, body.bytes()) as channel:
-                sent = await send_all(channel, source)
+                with self.transfer(f"writing {from_wire(to_wire(path))}", _size(content)) as transfer:
+                    sent = await send_all(channel, source, transfer)
                 result = BodyReader(await channel.result())
         _expect_total("WRITE", result, sent)
 
@@ -350,7 +353,7 @@ class FileOperations(SessionBase):
         FileOperationError for what the sandbox can't read or make.
         """
         archive = await self._archive(source, limits)
-        await self._merge(path, owner, archive.owned_by)
+        await self._merge(path, owner, archive.owned_by, f"unpacking into {from_wire(to_wire(path))}", archive.size)
 
     async def _archive(
         self, source: str | PurePosixPath | Path | bytes | BinaryIO | Archive, limits: ArchiveLimits
@@ -373,9 +376,16 @@ class FileOperations(SessionBase):
         def stream(uid: int, gid: int) -> Iterator[bytes]:
             return canonical_stream(local_tree(local, uid=uid, gid=gid, ignore=ignore))
 
-        await self._merge(path, owner, stream)
+        await self._merge(path, owner, stream, f"uploading {local.name}")
 
-    async def _merge(self, path: SandboxPath, owner: str | None, stream: Callable[[int, int], Iterator[bytes]]) -> None:
+    async def _merge(
+        self,
+        path: SandboxPath,
+        owner: str | None,
+        stream: Callable[[int, int], Iterator[bytes]],
+        what: str,
+        size: int | None = None,
+    ) -> None:
         """Put what an archive has, made for the owner's uid and gid, into a directory."""
         root = self.absolute(path)
         existed = await self.exists(path)
@@ -384,7 +394,7 @@ class FileOperations(SessionBase):
         if owner is not None and not existed:
             await self.chown(path, f"{uid}:{gid}")
         # Members are found and read in a thread while the last piece is on its way.
-        await hydrate_tree(self, root, in_chunks(stream(uid, gid)), merge=True)
+        await hydrate_tree(self, root, in_chunks(stream(uid, gid)), merge=True, what=what, size=size)
 
     async def _numeric(self, owner: str) -> tuple[int, int]:
         """The uid and gid that the agent would resolve an owner to; 0 for the group of a uid without an entry."""
@@ -520,6 +530,17 @@ def _source(content: Content) -> AsyncGenerator[bytes, None]:
     if hasattr(content, "read"):
         return chunks(cast(BinaryIO, content))
     return in_chunks(batched(_only_bytes(content)))
+
+
+def _size(content: Content) -> int | None:
+    """How many bytes there will be, if that can be told beforehand."""
+    if isinstance(content, bytes | bytearray | memoryview):
+        return len(content)
+    try:
+        status = os.fstat(cast(BinaryIO, content).fileno())
+    except (AttributeError, OSError):  # io.UnsupportedOperation is an OSError
+        return None
+    return status.st_size if stat_module.S_ISREG(status.st_mode) else None
 
 
 def _only_bytes(pieces: Iterable[bytes]) -> Iterator[bytes]:

@@ -16,6 +16,7 @@ from ..engines.base import Engine, Started
 from ..errors import EngineError, MadeBeforeFork, SandboxClosed, SandboxError, SandboxLost
 from ..models import Container, SandboxSettings
 from .events import Journal
+from .progress import Transfer
 
 logger = logging.getLogger(__name__)
 
@@ -81,6 +82,10 @@ class SessionBase:
         if b"\0" in raw:
             raise ValueError(f"path {path!r} has a NUL byte")
         return raw if raw.startswith(b"/") else to_wire(self.settings.workspace) + b"/" + raw
+
+    def transfer(self, what: str, total: int | None = None) -> Transfer:
+        """Say what a transfer of so many bytes is at, if it takes long."""
+        return Transfer(self._engine.progress, what, total)
 
     @asynccontextmanager
     async def channel(self, kind: Kind, body: bytes, *, window: int = DEFAULT_WINDOW) -> AsyncIterator[Channel]:

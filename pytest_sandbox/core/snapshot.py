@@ -183,7 +183,7 @@ class SnapshotOperations(SessionBase):
         return _Indexes()
 
     async def _hydrate(self, archive: Archive, *, index: int = 0, quiet: bool = False) -> None:
-        await hydrate_tree(self, self._root, archive_chunks(archive), index=index, quiet=quiet)
+        await hydrate_tree(self, self._root, archive_chunks(archive), index=index, quiet=quiet, size=archive.size)
 
     async def _empty(self, directory: str, mode: int) -> None:
         await hydrate_tree(self, to_wire(directory), archive_chunks(_nothing(mode)))

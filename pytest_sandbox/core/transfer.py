@@ -11,6 +11,7 @@ from ..agent.client import AgentFailure, Channel
 from ..agent.wire import BodyReader, BodyWriter, Kind, from_wire
 from ..errors import FileOperationError, ProtocolError, UsageError, file_error
 from .archive import Archive, ArchiveSink
+from .progress import Transfer
 from .session import SessionBase
 from .sources import in_thread
 from .tar import BLOCK, CHUNK
@@ -59,7 +60,7 @@ async def read_ranges(archive: Archive, ranges: Sequence[tuple[int, int]]) -> by
     return read() if archive.in_memory else await in_thread(read)
 
 
-async def send_all(channel: Channel, chunks: AsyncGenerator[bytes, None]) -> int:
+async def send_all(channel: Channel, chunks: AsyncGenerator[bytes, None], transfer: Transfer) -> int:
     """Send the chunks and the end of input; return how many bytes there were.
 
     Stops early when the agent takes no more: its result then says why.
@@ -70,6 +71,7 @@ async def send_all(channel: Channel, chunks: AsyncGenerator[bytes, None]) -> int
             if not await channel.send(chunk):
                 break
             sent += len(chunk)
+            transfer.count(len(chunk))
     await channel.send_eof()
     return sent
 
@@ -110,8 +112,10 @@ async def _fetch(
         body.str(pattern)
     with file_errors(root):
         async with session.channel(kind, body.bytes()) as channel:
-            while chunk := await channel.receive():
-                sink.write(chunk)
+            with session.transfer(f"fetching {from_wire(root)}") as transfer:
+                while chunk := await channel.receive():
+                    sink.write(chunk)
+                    transfer.count(len(chunk))
             result = BodyReader(await channel.result())
     first, _ = result.u64(), result.u64()  # the other is how many were skipped: nobody asks yet
     result.done()
@@ -126,15 +130,19 @@ async def hydrate_tree(
     index: int = 0,
     merge: bool = False,
     quiet: bool = False,
+    what: str = "",
+    size: int | None = None,
 ) -> None:
     """Make a directory of the sandbox equal to an archive in the canonical form.
 
-    merge: keep what the archive lacks. quiet: no process is left that would see files change under it.
+    what, size: of the archive, for whoever watches. merge: keep what the archive lacks. quiet: no process is left that
+    would see files change under it.
     """
     body = BodyWriter().str(root).u32(index).u8(_MERGE * merge | _QUIET * quiet)
     with file_errors(root):
         async with session.channel(Kind.HYDRATE, body.bytes()) as channel:
-            await send_all(channel, chunks)
+            with session.transfer(what or f"filling {from_wire(root)}", size) as transfer:
+                await send_all(channel, chunks, transfer)
             result = BodyReader(await channel.result())
     result.u64(), result.u64()
     result.done()
