@@ -7,10 +7,11 @@ BIN := .venv/bin
 # Read when a recipe runs, for only then set-up has written it.
 IMAGE = $${SANDBOX_IMAGE:-$$(cat .venv/sandbox-image)}
 RUN = SANDBOX_IMAGE="$(IMAGE)"
+SERVERS = POSTGRES_IMAGE="$$(cat .venv/postgres-image)" REDIS_IMAGE="$$(cat .venv/redis-image)"
 WORKERS = 2 # of the test suite; half of its time is waiting for the engine
 SECONDS = 30 # of each fuzzer
 
-.PHONY: help demo test check lint fuzz bench agent format setup engine clean
+.PHONY: help demo test check lint fuzz bench agent format setup engine servers clean
 
 help:
 	@echo "make demo    run the examples in containers"
@@ -23,8 +24,8 @@ help:
 	@echo "make format  let ruff format and fix"
 	@echo "make clean   remove what was built; the engine and its images stay"
 
-demo: engine
-	$(RUN) $(BIN)/python -m pytest examples -v
+demo: engine servers
+	$(RUN) $(SERVERS) $(BIN)/python -m pytest examples -v
 
 test: engine # the agent that users get runs in containers, the one with sanitizers where it is a plain subprocess
 	@$(BIN)/python -m pytest_sandbox.agent.build --sanitize
@@ -56,6 +57,9 @@ setup:
 
 engine:
 	@$(PYTHON3) scripts/setup engine
+
+servers: engine
+	@$(BIN)/python scripts/servers.py
 
 clean:
 	rm -rf .venv build dist pytest_sandbox/agent/bin

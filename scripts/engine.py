@@ -18,7 +18,7 @@ import sys
 import tarfile
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NoReturn
@@ -322,7 +322,7 @@ def is_static(program: Path) -> bool:
     return b"/ld-linux" not in program.read_bytes()[:4096] and b"/ld-musl" not in program.read_bytes()[:4096]
 
 
-def busybox_root(binary: bytes, applets: list[str]) -> bytes:
+def busybox_root(binary: bytes, applets: list[str], passwd: str = PASSWD, group: str = GROUP) -> bytes:
     """A root file system as a tar archive: busybox with a link per applet, users, and a few directories."""
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w", format=tarfile.PAX_FORMAT) as tar:
@@ -340,8 +340,8 @@ def busybox_root(binary: bytes, applets: list[str]) -> bytes:
         add("home/tester", 0o755, owner=1000)
         for directory in ("tmp", "var/tmp"):
             add(directory, 0o1777)
-        add("etc/passwd", 0o644, PASSWD.encode())
-        add("etc/group", 0o644, GROUP.encode())
+        add("etc/passwd", 0o644, passwd.encode())
+        add("etc/group", 0o644, group.encode())
         add("bin/busybox", 0o755, binary)
         for applet in applets:
             if applet != "busybox":
@@ -350,8 +350,11 @@ def busybox_root(binary: bytes, applets: list[str]) -> bytes:
     return archive.getvalue()
 
 
-def import_image(client: docker.APIClient, archive: Path, image: str, recipe: str) -> None:
-    changes = [f"ENV PATH={PATH}", f"LABEL {LABEL}={recipe}"]
+def import_image(
+    client: docker.APIClient, archive: Path, image: str, recipe: str, configured: Sequence[str] = ()
+) -> None:
+    """Make an image of a root file system. configured: further lines, as a Dockerfile has them."""
+    changes = [f"ENV PATH={PATH}", f"LABEL {LABEL}={recipe}", *configured]
     replaced = client.inspect_image(image)["Id"] if has(client, image) else None  # type: ignore[no-untyped-call]
     answer = client.import_image_from_file(str(archive), repository=image, tag="latest", changes=changes)
     if '"error"' in str(answer):

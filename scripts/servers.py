@@ -157,12 +157,14 @@ def downloaded(scratch: Path, packages: tuple[str, ...]) -> list[Path]:
 
 
 def root_archive(root: Path, server: Server) -> bytes:
-    """The root file system: busybox with its users and links, what the packages have, and the entrypoint."""
+    """The root file system: busybox with its links, what the packages have, and the entrypoint."""
+    passwd = f"root:x:0:0:root:/root:/bin/sh\n{server.name}:x:{SERVER_USER}:{SERVER_USER}::/:/bin/sh\n"
+    group = f"root:x:0:\n{server.name}:x:{SERVER_USER}:\n"
     with busybox() as binary:
         applets = subprocess.run([binary, "--list"], capture_output=True, text=True, check=True).stdout.split()
-        archive = io.BytesIO(busybox_root(binary.read_bytes(), applets))
+        archive = io.BytesIO(busybox_root(binary.read_bytes(), applets, passwd, group))
     with tarfile.open(fileobj=archive) as tar:
-        known = set(tar.getnames())
+        made = set(tar.getnames())  # the engine takes no path twice
     archive.seek(0)
     with tarfile.open(fileobj=archive, mode="a", format=tarfile.PAX_FORMAT) as tar:
 
@@ -171,33 +173,28 @@ def root_archive(root: Path, server: Server) -> bytes:
             member.mode, member.uid, member.gid = mode, owner, owner
             member.type = tarfile.SYMTYPE if target else tarfile.DIRTYPE if content is None else tarfile.REGTYPE
             member.linkname, member.size = target, len(content or b"")
+            made.add(name)
             tar.addfile(member, io.BytesIO(content or b""))
 
+        for directory in server.directories:
+            add(directory, 0o755, owner=SERVER_USER)
+        for directory in {"run", "usr/local", "usr/local/bin", "var/lib"} - made:
+            add(directory, 0o755)
+        add("usr/local/bin/docker-entrypoint.sh", 0o755, server.entrypoint.encode())
+        for program in sorted(root.glob("usr/lib/postgresql/*/bin/*")):
+            add(f"usr/local/bin/{program.name}", 0o777, target=f"/{program.relative_to(root)}")
         for path in sorted(root.rglob("*")):
             name = str(path.relative_to(root))
-            if name in known or FILES_LEFT_OUT.fullmatch(name) or FILES_LEFT_OUT.fullmatch(f"{name}/"):
+            if name in made or FILES_LEFT_OUT.fullmatch(name) or FILES_LEFT_OUT.fullmatch(f"{name}/"):
                 continue
             member = tar.gettarinfo(path, name)
             member.uid = member.gid = 0
             member.uname = member.gname = ""
-            if path.is_symlink() or not path.is_file():
-                tar.addfile(member)
-            else:
+            if member.isreg():
                 with path.open("rb") as file:
                     tar.addfile(member, file)
-        for directory in ("run", "usr/local", "usr/local/bin", "var/lib"):
-            add(directory, 0o755)
-        for directory in server.directories:
-            add(directory, 0o755, owner=SERVER_USER)
-        add("usr/local/bin/docker-entrypoint.sh", 0o755, server.entrypoint.encode())
-        add(
-            "etc/passwd",
-            0o644,
-            f"root:x:0:0:root:/root:/bin/sh\n{server.name}:x:{SERVER_USER}:{SERVER_USER}::/:/bin/sh\n".encode(),
-        )
-        add("etc/group", 0o644, f"root:x:0:\n{server.name}:x:{SERVER_USER}:\n".encode())
-        for program in sorted(root.glob("usr/lib/postgresql/*/bin/*")):
-            add(f"usr/local/bin/{program.name}", 0o777, target=f"/{program.relative_to(root)}")
+            else:
+                tar.addfile(member)
     return archive.getvalue()
 
 
