@@ -274,9 +274,9 @@ class Container:
     """A started container, as the engine knows it.
 
     image_digest: content id of the image it was made from. image_user: the USER of the image, empty for root.
-    program: what the image would run. volumes: directories of the image that are volumes, the workspace not counted:
-    nothing restores them.
-    named_volumes: of the setting `mounts`; None if only the engine knows.
+    program: what the image would run. volumes: directories of the image that are volumes, but for those in whose place
+    is the workspace or a mount: nothing restores them. named_volumes: of the setting `mounts`; None if only the engine
+    knows.
     """
 
     id: str

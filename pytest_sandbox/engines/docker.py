@@ -18,7 +18,7 @@ import socket
 import tarfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -358,7 +358,8 @@ class DockerEngine:
             undo.pop_all()
         if LABEL_KEPT in labels:
             self._take_back(name)
-        described = _container(container, name, str(settings.image), image, settings.workspace)
+        places = {settings.workspace, *(mount.place for mount in settings.mounts)}
+        described = _container(container, name, str(settings.image), image, places)
         return _Attached(replace(described, named_volumes=volumes), transport)
 
     async def _undo(self, thread: asyncio.Future[_Attached]) -> None:
@@ -926,9 +927,12 @@ _fillings = itertools.count(1)  # two engines in one process may fill at once, a
 
 
 def _container(
-    identity: str, name: str, image_name: str, image: Mapping[str, Any], workspace: PurePosixPath | None = None
+    identity: str, name: str, image_name: str, image: Mapping[str, Any], places: Collection[PurePosixPath] = ()
 ) -> Container:
-    """Describe a container by the image that it was made from, as the engine has inspected that."""
+    """Describe a container by the image that it was made from, as the engine has inspected that.
+
+    places: where it has something else in place of a volume of the image.
+    """
     config = image["Config"] or {}
     program = ImageProgram(
         entrypoint=tuple(config.get("Entrypoint") or ()),
@@ -936,7 +940,7 @@ def _container(
         directory=config.get("WorkingDir") or "/",
         stop_signal=config.get("StopSignal") or "SIGTERM",
     )
-    volumes = tuple(path for path in config.get("Volumes") or () if PurePosixPath(path) != workspace)
+    volumes = tuple(path for path in config.get("Volumes") or () if PurePosixPath(path) not in places)
     return Container(identity, name, image_name, image["Id"], config.get("User") or "", program, volumes)
 
 

@@ -135,7 +135,17 @@ def test_nothing_of_the_images_volumes_reaches_the_next_test(suite: RunSuite) ->
             assert sandbox.list_dir() == []
             sandbox.write_text("left", "x")
             assert sandbox.container.volumes == ()
+
+        names = set()
+
+        @pytest.mark.sandbox(mounts=["type=tmpfs,target=/var/lib/box"])
+        @pytest.mark.parametrize("turn", [1, 2])
+        def test_a_tmpfs_in_its_place_is_emptied(sandbox, turn):
+            assert sandbox.list_dir("/var/lib/box") == []
+            sandbox.write_text("/var/lib/box/left", "x")
+            names.add(sandbox.name)
+            assert len(names) == 1, "the container serves both tests"
         """
     )
 
-    result.assert_outcomes(passed=4)
+    result.assert_outcomes(passed=6)
