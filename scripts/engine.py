@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -326,14 +327,7 @@ def busybox_root(binary: bytes, applets: list[str], passwd: str = PASSWD, group:
     """A root file system as a tar archive: busybox with a link per applet, users, and a few directories."""
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w", format=tarfile.PAX_FORMAT) as tar:
-
-        def add(name: str, mode: int, content: bytes | None = None, owner: int = 0, target: str = "") -> None:
-            member = tarfile.TarInfo(name)
-            member.mode, member.uid, member.gid = mode, owner, owner
-            member.type = tarfile.SYMTYPE if target else tarfile.DIRTYPE if content is None else tarfile.REGTYPE
-            member.linkname, member.size = target, len(content or b"")
-            tar.addfile(member, io.BytesIO(content or b""))
-
+        add = partial(add_member, tar)
         for directory in ("bin", "dev", "etc", "home", "proc", "sys", "usr", "usr/bin", "var"):
             add(directory, 0o755)
         add("root", 0o700)
@@ -348,6 +342,17 @@ def busybox_root(binary: bytes, applets: list[str], passwd: str = PASSWD, group:
                 add(f"bin/{applet}", 0o777, target="busybox")
         add("usr/bin/env", 0o777, target="/bin/busybox")
     return archive.getvalue()
+
+
+def add_member(
+    tar: tarfile.TarFile, name: str, mode: int, content: bytes | None = None, owner: int = 0, target: str = ""
+) -> None:
+    """Add a file, a link to `target`, or, without content, a directory."""
+    member = tarfile.TarInfo(name)
+    member.mode, member.uid, member.gid = mode, owner, owner
+    member.type = tarfile.SYMTYPE if target else tarfile.DIRTYPE if content is None else tarfile.REGTYPE
+    member.linkname, member.size = target, len(content or b"")
+    tar.addfile(member, io.BytesIO(content or b""))
 
 
 def import_image(

@@ -14,11 +14,13 @@ import sys
 import tarfile
 import tempfile
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import docker
 from engine import (
     CHECKOUT,
+    add_member,
     apt_update,
     busybox,
     busybox_root,
@@ -167,22 +169,15 @@ def root_archive(root: Path, server: Server) -> bytes:
         made = set(tar.getnames())  # the engine takes no path twice
     archive.seek(0)
     with tarfile.open(fileobj=archive, mode="a", format=tarfile.PAX_FORMAT) as tar:
-
-        def add(name: str, mode: int, content: bytes | None = None, owner: int = 0, target: str = "") -> None:
-            member = tarfile.TarInfo(name)
-            member.mode, member.uid, member.gid = mode, owner, owner
-            member.type = tarfile.SYMTYPE if target else tarfile.DIRTYPE if content is None else tarfile.REGTYPE
-            member.linkname, member.size = target, len(content or b"")
-            made.add(name)
-            tar.addfile(member, io.BytesIO(content or b""))
-
+        add = partial(add_member, tar)
         for directory in server.directories:
             add(directory, 0o755, owner=SERVER_USER)
-        for directory in {"run", "usr/local", "usr/local/bin", "var/lib"} - made:
+        for directory in sorted({"run", "usr/local", "usr/local/bin", "var/lib"} - made - {*server.directories}):
             add(directory, 0o755)
         add("usr/local/bin/docker-entrypoint.sh", 0o755, server.entrypoint.encode())
         for program in sorted(root.glob("usr/lib/postgresql/*/bin/*")):
             add(f"usr/local/bin/{program.name}", 0o777, target=f"/{program.relative_to(root)}")
+        made = set(tar.getnames())
         for path in sorted(root.rglob("*")):
             name = str(path.relative_to(root))
             if name in made or FILES_LEFT_OUT.fullmatch(name) or FILES_LEFT_OUT.fullmatch(f"{name}/"):

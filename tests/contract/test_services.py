@@ -252,6 +252,15 @@ def test_a_fork_has_a_service_of_its_own(plain: SandboxSettings) -> None:
         assert not fork.service.finished
 
 
+def test_a_session_that_goes_on_from_its_snapshot_has_a_service_again(plain: SandboxSettings, tmp_path: Path) -> None:
+    engine = SubprocessEngine(program=PROGRAM)
+    with Sandbox.create(plain, engine) as sandbox:
+        state = sandbox.state(store=tmp_path / "store")
+
+    with Sandbox.resume(state, engine, store=tmp_path / "store") as resumed:
+        assert resumed.service.wait_for("as in")
+
+
 def test_an_image_without_a_program_is_a_wrong_setting(plain: SandboxSettings) -> None:
     engine = SubprocessEngine()
 

@@ -160,5 +160,4 @@ def test_an_engine_that_is_missing_is_asked_again_as_often_and_no_more(
     )
 
     result.assert_outcomes(errors=4)
-    result.stdout.fnmatch_lines(["*8 rerun*"])
-    assert "asked 3 times" in result.stdout.str() or "asked 2 times" in result.stdout.str()
+    result.stdout.fnmatch_lines(["*asked 2 times*", "*8 rerun*"])  # once before, for the header
