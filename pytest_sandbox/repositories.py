@@ -11,15 +11,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import filelock
 
 from .errors import RepositoryNotAvailable
 from .folders import PRIVATE_FILE, cache_folder
+from .secret import remember
 
 GIT_SECONDS = 600  # for one command of git's
 
 _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+# What git runs to ask for credentials (gitcredentials(7)).
+_HELPER = (
+    '!f() { test "$1" = get && '
+    'printf "username=%s\\npassword=%s\\n" "$PYTEST_SANDBOX_GIT_NAME" "$PYTEST_SANDBOX_GIT_PASSWORD"; }; f'
+)
 _CREDENTIALS = re.compile(r"//[^/@\s]*@")
 
 
@@ -30,7 +37,7 @@ def commit_of(url: str, ref: str) -> str:
         if _COMMIT.fullmatch(ref) and _resolved(url, ref, mirror) is not None:
             return ref
         head = "refs/pytest-sandbox/HEAD"
-        _git(url, "fetch", "--quiet", "--prune", "--", url, f"+HEAD:{head}", "+refs/*:refs/*", cwd=mirror)
+        _git(url, "fetch", "--quiet", "--prune", "--", _address(url), f"+HEAD:{head}", "+refs/*:refs/*", cwd=mirror)
         commit = _resolved(url, head if ref == "HEAD" else ref, mirror)
         if commit is None:
             raise RepositoryNotAvailable(_shown(url), f"it has no branch, tag or commit {ref!r}")
@@ -83,6 +90,7 @@ def _git(url: str, *arguments: str, cwd: Path | None = None, check: bool = True)
     # What LFS has elsewhere would be asked of our copy, which has not got it.
     environment = {name: value for name, value in os.environ.items() if name not in ("GIT_DIR", "GIT_WORK_TREE")}
     environment |= {"GIT_TERMINAL_PROMPT": "0", "GIT_LFS_SKIP_SMUDGE": "1", "LC_ALL": "C"}
+    environment |= _credentials(url, int(environment.get("GIT_CONFIG_COUNT") or 0))
     try:
         done = subprocess.run(
             ["git", "-c", "safe.directory=*", *arguments],
@@ -105,6 +113,25 @@ def _git(url: str, *arguments: str, cwd: Path | None = None, check: bool = True)
         return None
     lines = _CREDENTIALS.sub("//", done.stderr).strip().splitlines() or [f"exit code {done.returncode}"]
     raise RepositoryNotAvailable(_shown(url), f"`git {arguments[0]}`: {lines[-1]}")
+
+
+def _address(url: str) -> str:
+    """The URL as it may stand in a command line, which is anybody's to read; the user of ssh has to be in it."""
+    return _shown(url) if urlsplit(url).scheme in ("http", "https") else url
+
+
+def _credentials(url: str, configured: int) -> dict[str, str]:
+    """The variables by which git has the credentials of a URL. configured: settings that come by variables anyway."""
+    user, at, _ = urlsplit(url).netloc.rpartition("@")
+    if not at or _address(url) == url:
+        return {}
+    name, _, password = user.partition(":")
+    remember((user, unquote(password or name)))
+    helpers = ("", _HELPER)  # the empty one: without those of whoever runs the tests, who have said what to take
+    variables = {"PYTEST_SANDBOX_GIT_NAME": unquote(name), "PYTEST_SANDBOX_GIT_PASSWORD": unquote(password)}
+    for number, helper in enumerate(helpers, start=configured):
+        variables |= {f"GIT_CONFIG_KEY_{number}": "credential.helper", f"GIT_CONFIG_VALUE_{number}": helper}
+    return {**variables, "GIT_CONFIG_COUNT": str(configured + len(helpers))}
 
 
 def _shown(url: str) -> str:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import base64
 import subprocess
+import sys
+import threading
+from contextlib import suppress
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
 from pytest_sandbox import Baseline, File, Repository
 from pytest_sandbox.errors import InvalidEntry
+from pytest_sandbox.repositories import exported
 
 from .conftest import RunSuite
 
@@ -258,6 +265,58 @@ def test_a_repository_that_can_not_be_had_says_why(
 
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines([message])
+
+
+def test_credentials_of_a_repository_are_used_and_in_no_command_line(upstream: Path) -> None:
+    git(upstream, "update-server-info")
+    seen: list[tuple[str, str]] = []
+
+    class Handler(SimpleHTTPRequestHandler):
+        def do_GET(self) -> None:
+            seen.append((self.headers.get("Authorization", ""), command_lines()))
+            if seen[-1][0]:
+                return super().do_GET()
+            self.send_response(401)
+            self.send_header("WWW-Authenticate", 'Basic realm="here"')
+            self.end_headers()
+            return None
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(upstream / ".git"))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            url = f"http://somebody:hid%2Fden@127.0.0.1:{server.server_address[1]}/"
+            with exported(url, "trunk", "") as directory:
+                assert (directory / "sub" / "file").read_text() == "first"
+        finally:
+            server.shutdown()
+
+    given = base64.b64encode(b"somebody:hid/den").decode()
+    assert {authorization for authorization, _ in seen} == {"", f"Basic {given}"}
+    assert "git" in seen[0][1]
+    assert not any("hid%2Fden" in lines or "hid/den" in lines for _, lines in seen)
+
+
+def command_lines() -> str:
+    """Those of all processes of this machine."""
+    lines = []
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):  # it has ended meanwhile
+            lines.append(file.read_text(errors="replace"))
+    return "\n".join(lines)
+
+
+def test_two_processes_fetch_a_repository_one_after_the_other(upstream: Path) -> None:
+    script = f"""
+from pytest_sandbox.repositories import exported
+with exported({str(upstream)!r}, "trunk", "sub") as directory:
+    print((directory / "file").read_text())
+"""
+    fetchers = [subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) for _ in range(2)]
+
+    assert [fetcher.communicate()[0] for fetcher in fetchers] == ["first\n"] * 2
 
 
 @pytest.mark.docker
