@@ -61,6 +61,13 @@ class ReportPolicy(Enum):
     NEVER = "never"
 
 
+class MissingPolicy(Enum):
+    """What becomes of tests that need an engine where there is none."""
+
+    FAIL = "fail"
+    SKIP = "skip"
+
+
 @dataclass(frozen=True)  # slots would make the class twice: 1 ms of every pytest run
 class SandboxSettings:
     """What a sandbox is made from. Equal settings make interchangeable sandboxes.
@@ -151,6 +158,7 @@ class RunSettings:
     slots: containers at a time, of all runs of this user on the engine, 0 for what its cores and memory suggest.
     slots_timeout: seconds to wait for one, None for no limit.
     events: file to which all operations are written, from the run's root directory on; empty for none.
+    missing: what becomes of tests that need an engine where there is none.
     keep: of which tests the sandboxes outlive the run, a few at most.
     rerun_infrastructure: times that a test is run again which failed for the infrastructure alone.
     report: of which tests the report tells what their sandboxes did.
@@ -164,6 +172,7 @@ class RunSettings:
     pool: int = 1
     slots: int = 0
     slots_timeout: float | None = 300.0
+    missing: MissingPolicy = MissingPolicy.FAIL
     keep: KeepPolicy = KeepPolicy.NEVER
     rerun_infrastructure: int = 0
     report: ReportPolicy = ReportPolicy.FAILED

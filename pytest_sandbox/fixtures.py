@@ -14,6 +14,8 @@ import pytest
 
 from . import reporting
 from . import settings as settings_table
+from .configuration import MissingPolicy
+from .errors import EngineNotReachable
 from .survivors import survivors_of
 from .workers import SHARED, close_keeper, keeper_of, pool_of
 
@@ -134,6 +136,11 @@ def sandbox_pool(pytestconfig: pytest.Config) -> Iterator[SandboxPool]:
     from .loop import run
 
     pool = pool_of(pytestconfig)
+    if pytestconfig.stash[settings_table.RUN].missing is MissingPolicy.SKIP:
+        try:
+            run(pool.engine())
+        except EngineNotReachable as error:
+            pytest.skip(f"no container engine: {str(error).splitlines()[0]}")
     yield pool
     close_keeper(pytestconfig)
     run(pool.close())

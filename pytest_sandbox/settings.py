@@ -6,6 +6,7 @@ A new setting of sandboxes is one row in TABLE (and its field in SandboxSettings
 
 from __future__ import annotations
 
+import difflib
 import math
 import os
 import re
@@ -22,6 +23,7 @@ from .configuration import (
     UNITS,
     Isolation,
     KeepPolicy,
+    MissingPolicy,
     PullPolicy,
     RecordPolicy,
     ReportPolicy,
@@ -385,6 +387,7 @@ RUN_TABLE = (  # without a marker: they hold for the whole run
     ),
     Setting("slots_timeout", SECONDS, "How long to wait for another container to go."),
     Setting("events", FILE, "File to which all operations of sandboxes are written, as JSON lines."),
+    Setting("missing", one_of(MissingPolicy), "What tests that need an engine do on a machine where none answers."),
     Setting(
         "keep",
         one_of(KeepPolicy),
@@ -480,7 +483,8 @@ def overridden(
     """
     for name in overrides:
         if name not in BY_NAME:
-            raise InvalidSetting(source, name, f"a keyword out of {KEYWORDS}")
+            near = "".join(f"`{word}`, or another " for word in difflib.get_close_matches(name, BY_NAME, n=1))
+            raise InvalidSetting(source, name, f"{near or 'a '}keyword out of {KEYWORDS}")
     values = {name: BY_NAME[name].parse(value, f"{source}({name}=…)") for name, value in overrides.items()}
     if not values:
         return settings

@@ -60,6 +60,7 @@ HELLO_BOUND = 10.0  # seconds; an answer takes milliseconds once the container r
 RELEASE_BOUND = 1.0  # seconds
 RELEASE_POLL = 0.1
 IN_USE = "in use by another host"  # the agent's words, docs/protocol.md
+OTHER_ARCHITECTURE = "exec format error"  # execve(2)'s ENOEXEC, in an engine's words
 UNKNOWN_USER = "a user of the image's /etc/passwd, a uid, or `user:group`"
 
 _numbers = itertools.count(1)
@@ -170,8 +171,11 @@ class SandboxCore(
                 step = f"making the workspace {settings.workspace}"
                 await core._make_workspace()
             except ConnectionLost as lost:
-                reason = await core._post_mortem(lost.reason)
-                raise SandboxStartFailed(str(settings.image), step, reason, started.stream.evidence()) from None
+                reason, evidence = await core._post_mortem(lost.reason), started.stream.evidence()
+                if OTHER_ARCHITECTURE in evidence:
+                    machine = (await engine.describe()).architecture
+                    reason = f"the engine says that it is for {machine}, but does not run programs for that ({reason})"
+                raise SandboxStartFailed(str(settings.image), step, reason, evidence) from None
             except TimeoutError:
                 reason = f"no answer within {HELLO_BOUND:g} s"
                 raise SandboxStartFailed(str(settings.image), step, reason, started.stream.evidence()) from None

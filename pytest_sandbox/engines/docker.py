@@ -48,6 +48,7 @@ from ..errors import (
     MadeBeforeFork,
     NotOurs,
     SandboxError,
+    SandboxStartFailed,
 )
 from ..folders import PRIVATE_FILE, cache_folder
 from ..models import (
@@ -102,6 +103,11 @@ LABEL_AGENT = "pytest-sandbox.agent"
 AGENT_CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "SETGID", "SETPCAP", "SETUID")
 
 AGENT_NAME = "agent"
+AGENT_PROGRAM = f"{AGENT_DIRECTORY}/{AGENT_NAME}"
+NO_EXECUTION = (
+    "the engine keeps its volumes where nothing may be executed\n"
+    "mount its data directory (`docker info -f '{{.DockerRootDir}}'`) without noexec, or move it"
+)
 AGENT_VOLUME = "pytest-sandbox-agent"
 AGENT_UNUSED_SECONDS = 86400  # after which a volume goes that no container has; one of another version may come back
 NO_QUOTA = ("storage-opt", "quota", "storage driver")  # in what engines say to a size of a root file system or a volume
@@ -352,8 +358,13 @@ class DockerEngine:
             transport = self._attached(container, name)
             undo.callback(transport.close)
             _check(given_up)
-            with self._call("start", name):
-                self._api.start(container)
+            try:
+                with self._call("start", name):
+                    self._api.start(container)
+            except EngineRequestFailed as error:
+                if (known := _why_not_started(error.reason, settings)) is not None:
+                    raise known from error
+                raise
             _check(given_up)
             undo.pop_all()
         if LABEL_KEPT in labels:
@@ -420,7 +431,7 @@ class DockerEngine:
                 created = self._api.create_container(
                     self._name(settings),
                     name=name,
-                    entrypoint=[f"{AGENT_DIRECTORY}/{AGENT_NAME}"],
+                    entrypoint=[AGENT_PROGRAM],
                     command=["stay"] if LABEL_KEPT in labels else [],
                     user="0:0",
                     working_dir="/",
@@ -490,7 +501,7 @@ class DockerEngine:
         with self._call("image inspect", kept.image):
             image = self._api.inspect_image(found["Image"])  # type: ignore[no-untyped-call]
         with self._call("exec", kept.name):
-            command = [f"{AGENT_DIRECTORY}/{AGENT_NAME}", "join", "1"]
+            command = [AGENT_PROGRAM, "join", "1"]
             process = self._api.exec_create(found["Id"], command, stdin=True, user="0:0", workdir="/")
             opened = self._api.exec_start(process["Id"], socket=True)
         described = _container(found["Id"], found["Name"].lstrip("/"), kept.image, image)
@@ -979,6 +990,17 @@ def _named_volumes(mounts: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
     """The names of a user's volumes in an engine's list of a container's mounts."""
     volumes = [mount for mount in mounts if mount["Type"] == "volume" and mount["Destination"] != AGENT_DIRECTORY]
     return tuple(sorted({volume["Name"] for volume in volumes if not _ANONYMOUS.fullmatch(volume["Name"])}))
+
+
+def _why_not_started(reason: str, settings: SandboxSettings) -> SandboxError | None:
+    """Return what a user can act upon, where an OCI runtime's words are known."""
+    if AGENT_PROGRAM in reason and "permission denied" in reason:
+        return SandboxStartFailed(str(settings.image), "starting its agent", NO_EXECUTION)
+    if "error mounting" in reason and f'at "{settings.workspace}"' in reason:
+        return InvalidSetting(
+            "workspace", str(settings.workspace), "a directory on which the engine can mount a volume"
+        )
+    return None
 
 
 def _agent_volume_name(agent: AgentBinary) -> str:

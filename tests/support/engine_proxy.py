@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import select
 import socket
@@ -40,6 +41,7 @@ class EngineProxy:
     def __init__(self, path: Path | None = None, tls: ssl.SSLContext | None = None) -> None:
         self._tls = tls
         self._faults: list[tuple[re.Pattern[str], Fault]] = []
+        self._refusal = REFUSAL
         self._open: list[socket.socket] = []
         self.seen, self._released = threading.Event(), threading.Event()
         if path is not None:
@@ -51,9 +53,14 @@ class EngineProxy:
             self.endpoint = f"tcp://127.0.0.1:{self._listener.getsockname()[1]}"
         self._listener.listen(64)
 
-    def fault(self, request: str, fault: Fault) -> None:
-        """Let requests whose line (`POST /v1.41/containers/x/start HTTP/1.1`) matches meet `fault`."""
+    def fault(self, request: str, fault: Fault, words: str = "") -> None:
+        """Let requests whose line (`POST /v1.41/containers/x/start HTTP/1.1`) matches meet `fault`.
+
+        words: of a refusal, from now on.
+        """
         self._faults.append((re.compile(request), fault))
+        if words:
+            self._refusal = json.dumps({"message": words}).encode()
 
     def let_go(self) -> None:
         self._released.set()
@@ -105,9 +112,9 @@ class EngineProxy:
             self.seen.set()
         if fault is Fault.REFUSE:
             client.sendall(
-                b"HTTP/1.1 500 No\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(REFUSAL)
+                b"HTTP/1.1 500 No\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(self._refusal)
             )
-            client.sendall(REFUSAL)
+            client.sendall(self._refusal)
             return
         if fault is Fault.HOLD:
             self._released.wait()
