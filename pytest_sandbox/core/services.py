@@ -55,7 +55,7 @@ class ServiceOperations(ProcessOperations):
             )
         if self._service is not None:
             await self._service.kill()
-        user = self.image_user
+        user = None if self.image_user == self.default_user else self.image_user
         body = self._exec_body(command, flags=MERGE_STDERR, cwd=program.directory, env=env, user=user, cap=UNLIMITED)
         with command_errors(command, self.settings):
             async with self.losing():
