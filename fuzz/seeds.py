@@ -1,6 +1,7 @@
-"""Write the seeds of the fuzzers: archives in the form that PERSIST writes, and scripts of frames and children.
+"""Write the seeds of the fuzzers: archives in the form that PERSIST writes, and scripts of frames and children,
+and paths among links.
 
-python fuzz/seeds.py DIRECTORY      makes DIRECTORY/archives and DIRECTORY/frames
+python fuzz/seeds.py DIRECTORY      makes DIRECTORY/archives, DIRECTORY/frames and DIRECTORY/paths
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from pytest_sandbox.agent.wire import MAGIC, UNLIMITED, BodyWriter, FrameType, Kind, Request, encode_frame
+from pytest_sandbox.agent.wire import MAGIC, UNLIMITED, VERSION, BodyWriter, FrameType, Kind, Request, encode_frame
 from pytest_sandbox.core.tar import BLOCK, Item, Member, MemberKind, canonical_stream
 
 FILE, HARD_LINK, SYMLINK, DIRECTORY = MemberKind
@@ -45,7 +46,7 @@ def archives() -> Iterable[list[Item]]:
     ]
 
 
-def hello(version: int = 1) -> bytes:
+def hello(version: int = VERSION) -> bytes:
     return encode_frame(FrameType.HELLO, 0, BodyWriter().raw(MAGIC).u16(version).raw(bytes(16)).bytes())
 
 
@@ -132,16 +133,16 @@ def scripts() -> Iterable[bytes]:
         + child(0, OUTPUT, b"by a survivor")
         + child(0, ENDS)
     )
-    read = BodyWriter().str(b"").str(b"/x").u64(0).u64(UNLIMITED)
+    read = BodyWriter().str(b"").str(b"/w").str(b"x").u64(0).u64(UNLIMITED)
     yield (
         host(hello(), opening(2, Kind.READ, read))
         + child(0, OUTPUT, b"content")
         + child(0, LINK, DONE)
         + child(0, ENDS)
     )
-    write = BodyWriter().str(b"").str(b"/x").u32(0).i32(-1).str(b"")
+    write = BodyWriter().str(b"").str(b"").str(b"/x").u32(0).i32(-1).str(b"")
     yield host(hello(), opening(2, Kind.WRITE, write), data(2, b"x" * 65536)) + child(0, LINK, FAILED) + child(0, ENDS)
-    taken = BodyWriter().str(b"/w").u32(5).u8(0)
+    taken = BodyWriter().str(b"").str(b"/w").u32(5).u8(0)
     yield (
         host(hello(), opening(3, Kind.HYDRATE, taken), eof(3))
         + child(0, LINK, DONE)
@@ -150,7 +151,7 @@ def scripts() -> Iterable[bytes]:
         + child(1, OUTPUT, bytes(16))
         + child(1, LINK, DONE)
         + child(1, ENDS)
-        + host(opening(6, Kind.CHANGES, BodyWriter().str(b"/w").u32(5).u32(0)))
+        + host(opening(6, Kind.CHANGES, BodyWriter().str(b"").str(b"/w").u32(5).u32(0)))
         + child(2, OUTPUT, bytes(1024))
         + child(2, LINK, DONE)
         + child(2, ENDS)
@@ -158,7 +159,19 @@ def scripts() -> Iterable[bytes]:
     )
     yield run + host(opening(9, Kind.SWEEP, BodyWriter()), opening(10, Kind.SWEEP, BodyWriter())) + child(0, ENDS)
     yield host(hello(), opening(1, Kind.KEEP, BodyWriter()), opening(2, Kind.KEEP, BodyWriter().u8(1)))
-    yield host(hello(version=2))
+    yield host(hello(version=VERSION + 1))
+
+
+def paths() -> Iterable[bytes]:
+    """Flags, targets of links and a path, as paths.c spells them: 0 is /, 1 .., 3 d, 5 file, 6 self, 7 out, 10 l0."""
+    root, end = 0xFE, 0xFF
+    yield bytes([1, 3, 0, 9, 0, 1, 0, 4])
+    yield bytes([1, root, 0, 3, 0, 2, 0, 1, 0, 5])
+    yield bytes([1, 7, end, 10, 0, 3])
+    yield bytes([1, root, 0, 3, end, 10, 0, 4, 0, 1, end, 11, 0, 1, 0, 5])
+    yield bytes([3, 6, 0, 14, end, 10, 0, 3, 0, 14])
+    yield bytes([2, 6, 0, 3, 0, 14, 0, 14])
+    yield bytes([1, 8, 0, 3])
 
 
 def main() -> None:
@@ -166,6 +179,7 @@ def main() -> None:
     for name, seeds in {
         "archives": [b"\0" + b"".join(canonical_stream(items)) for items in archives()],
         "frames": list(scripts()),
+        "paths": list(paths()),
     }.items():
         (place / name).mkdir(parents=True, exist_ok=True)
         for number, seed in enumerate(seeds):

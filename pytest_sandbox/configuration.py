@@ -88,6 +88,7 @@ class SandboxSettings:
     secrets: patterns of names of environment variables whose values are shown nowhere; nor is a Secret.
     hardened: commands are confined as far as they can be: no capabilities, not root, nothing to write outside of
     workspace and /tmp, no network. runtime: the engine's name of an OCI runtime, empty for its default one.
+    confine: file operations of the session stay beneath the workspace root. Commands do not.
     tolerated: paths and patterns outside of the workspace whose change does not make a container unfit for more tests.
     """
 
@@ -112,6 +113,7 @@ class SandboxSettings:
     isolation: Isolation = Isolation.WORKSPACE
     paranoid: bool = False
     service: bool = False
+    confine: bool = False
     terminals: int = 64
     hardened: bool = False
     runtime: str = ""

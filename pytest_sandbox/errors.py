@@ -42,7 +42,7 @@
     │   └── AgentMissing
     ├── FileOperationError            an OSError too: errno, strerror, filename
     │   └── FileMissing, FileForbidden, FileIsDirectory, FileNotDirectory, FileAlreadyExists,
-    │       FileLinkLoop, FileSystemReadOnly, …
+    │       FileLinkLoop, FileSystemReadOnly, FileOutsideWorkspace, …
     ├── ArchiveError
     │   ├── DamagedArchive
     │   └── UnsafeArchive
@@ -736,6 +736,16 @@ class FileSystemReadOnly(FileOperationError):
     """EROFS: nobody can write there, whatever the rights."""
 
 
+class FileOutsideWorkspace(FileOperationError, PermissionError):
+    """The path leads out of the workspace, by itself or by a symbolic link, and the setting `confine` is on."""
+
+    def __str__(self) -> str:
+        return (
+            f"{self.filename!r} leads out of the workspace, and the setting `confine` keeps file operations in it; "
+            "commands can reach it"
+        )
+
+
 class NoSpaceInSandbox(FileOperationError):
     """ENOSPC or EDQUOT: a limit, not a fault of the command."""
 
@@ -758,6 +768,8 @@ _BY_ERRNO: dict[int, type[FileOperationError]] = {
 
 def file_error(errno: int, operation: str, path: str) -> FileOperationError:
     """The error for a FAILURE frame that answered a file operation."""
+    if operation == "confine":
+        return FileOutsideWorkspace(errno, operation, path)
     return _BY_ERRNO.get(errno, FileOperationError)(errno, operation, path)
 
 

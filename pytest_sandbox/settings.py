@@ -360,6 +360,11 @@ TABLE = (
         "What a test finds: a restored workspace, a new container, or whatever the last test left.",
     ),
     Setting("paranoid", FLAG, "Restoring compares the content of every file, also of those that look unchanged."),
+    Setting(
+        "confine",
+        FLAG,
+        "File operations of the session stay beneath the workspace root, wherever links lead; commands do not.",
+    ),
     Setting("terminals", COUNT, "Terminals of a sandbox; beyond it an older one is closed for each new one."),
     Setting("ephemeral", PATTERNS, "Paths in the workspace that snapshots leave out."),
     Setting(

@@ -13,7 +13,7 @@ from typing import NamedTuple, TypeAlias
 
 from ..errors import ProtocolError
 
-VERSION = 1
+VERSION = 2
 MAGIC = b"PSANDBOX"
 NONCE_BYTES = 16
 

@@ -53,11 +53,12 @@ _KINDS = {ord(kind.value): kind for kind in FileKind}
 class FileOperations(SessionBase):
     """The file API. In all of it:
 
-    A relative path is below the workspace root. `user` is whom the operation runs as, with that user's rights: name,
-    uid, `name:group` or `uid:gid`; by default the session's user. Any byte string without NUL is a path; what is not
-    UTF-8 comes back as os.fsdecode would give it. Errors of the sandbox's kernel are FileOperationError and the
-    built-in class: FileMissing is a FileNotFoundError, and so on. Each raises UsageError for a user who does not exist,
-    ValueError for a NUL in a path.
+    A relative path is below the workspace root. With the setting `confine` every path has to lead to something beneath
+    it, by whatever links: FileOutsideWorkspace if it does not. `user` is whom the operation runs as, with that user's
+    rights: name, uid, `name:group` or `uid:gid`; by default the session's user. Any byte string without NUL is a path;
+    what is not UTF-8 comes back as os.fsdecode would give it. Errors of the sandbox's kernel are FileOperationError and
+    the built-in class: FileMissing is a FileNotFoundError, and so on. Each raises UsageError for a user who does not
+    exist, ValueError for a NUL in a path.
     """
 
     # --- content ---
@@ -73,18 +74,9 @@ class FileOperations(SessionBase):
             raise ValueError(f"offset and length can't be negative: {offset}, {length}")
         wanted = UNLIMITED if length is None else length
         body = self._body(user, path).u64(offset).u64(wanted).bytes()
-        received = 0
-        reading = self.transfer(f"reading {from_wire(to_wire(path))}", length)
-        with file_errors(path), reading as transfer:
-            async with self.channel(Kind.READ, body) as channel:
-                while chunk := await channel.receive():
-                    received += len(chunk)
-                    transfer.count(len(chunk))
-                    if received > wanted:
-                        raise ProtocolError(f"READ gave more than the {wanted} bytes it was asked for")
-                    yield chunk
-                result = BodyReader(await channel.result())
-        _expect_total("READ", result, received)
+        async with aclosing(self._content(path, body, wanted, length)) as content:
+            async for chunk in content:
+                yield chunk
 
     async def read_bytes(
         self, path: SandboxPath, *, offset: int = 0, length: int | None = None, user: str | int | None = None
@@ -288,7 +280,10 @@ class FileOperations(SessionBase):
         await self._do(Kind.CHOWN, path, self._body(user, path).str(to_wire(owner)).u8(follow))
 
     async def symlink(self, path: SandboxPath, target: SandboxPath, *, user: str | int | None = None) -> None:
-        """Make a symbolic link at path; the target is stored as it is given. Raises FileAlreadyExists, FileMissing."""
+        """Make a symbolic link at path; the target is stored as it is given, wherever it leads.
+
+        Raises FileAlreadyExists, FileMissing.
+        """
         await self._do(Kind.SYMLINK, path, self._body(user, path).str(to_wire(target)))
 
     # --- to and from this host ---
@@ -322,7 +317,7 @@ class FileOperations(SessionBase):
         """
         found = await self.stat(path, user="")
         if found.is_dir:
-            archive = await persist_tree(self, self.absolute(path))
+            archive = await persist_tree(self, self.absolute(path), beneath=self.beneath)
             await in_thread(lambda: archive.extract(local))
             return
         if await in_thread(local.is_dir):
@@ -394,7 +389,9 @@ class FileOperations(SessionBase):
         if owner is not None and not existed:
             await self.chown(path, f"{uid}:{gid}")
         # Members are found and read in a thread while the last piece is on its way.
-        await hydrate_tree(self, root, in_chunks(stream(uid, gid)), merge=True, what=what, size=size)
+        await hydrate_tree(
+            self, root, in_chunks(stream(uid, gid)), beneath=self.beneath, merge=True, what=what, size=size
+        )
 
     async def _numeric(self, owner: str) -> tuple[int, int]:
         """The uid and gid that the agent would resolve an owner to; 0 for the group of a uid without an entry."""
@@ -410,7 +407,7 @@ class FileOperations(SessionBase):
     async def _database_entry(self, path: str, key: str) -> list[str] | None:
         """The fields of the line with this name, or else with this number in its third field."""
         try:
-            text = (await self.read_bytes(path, length=4 * MEBIBYTE, user="")).decode("utf-8", "replace")
+            text = (await self._read_system(path, 4 * MEBIBYTE)).decode("utf-8", "replace")
         except FileMissing:
             return None
         lines = (line.split(":") for line in text.splitlines())
@@ -422,8 +419,32 @@ class FileOperations(SessionBase):
     # --- inside ---
 
     def _body(self, user: str | int | None, path: SandboxPath) -> BodyWriter:
-        """The two fields that every file operation's body begins with."""
-        return BodyWriter().str(to_wire(self.default_user if user is None else str(user))).str(self.absolute(path))
+        """The three fields that every file operation's body begins with."""
+        whom = self.default_user if user is None else str(user)
+        return BodyWriter().str(to_wire(whom)).str(self.beneath).str(self.absolute(path))
+
+    async def _content(
+        self, path: SandboxPath, body: bytes, wanted: int, length: int | None = None
+    ) -> AsyncGenerator[bytes, None]:
+        """What a READ gives, at most as much as was wanted. length: what there is, for whoever watches, if known."""
+        received = 0
+        reading = self.transfer(f"reading {from_wire(to_wire(path))}", length)
+        with file_errors(path), reading as transfer:
+            async with self.channel(Kind.READ, body) as channel:
+                while chunk := await channel.receive():
+                    received += len(chunk)
+                    transfer.count(len(chunk))
+                    if received > wanted:
+                        raise ProtocolError(f"READ gave more than the {wanted} bytes it was asked for")
+                    yield chunk
+                result = BodyReader(await channel.result())
+        _expect_total("READ", result, received)
+
+    async def _read_system(self, path: str, most: int) -> bytes:
+        """The beginning of a file that we have to know, not the test: as root, and not confined."""
+        body = BodyWriter().str(b"").str(b"").str(to_wire(path)).u64(0).u64(most).bytes()
+        async with aclosing(self._content(path, body, most)) as content:
+            return b"".join([chunk async for chunk in content])
 
     async def _run(self, kind: Kind, path: SandboxPath, body: BodyWriter) -> bytes:
         with file_errors(path):

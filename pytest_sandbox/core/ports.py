@@ -49,6 +49,7 @@ DEFAULT_WAIT = 30.0  # seconds
 # Neither a kernel nor a program has an event for "I answer now", so whoever waits for that has to try again.
 FIRST_PAUSE, LONGEST_PAUSE = 0.01, 0.25  # seconds: 0.01, 0.02, 0.04 …
 _LISTENING = re.compile(rb"^\s*\d+: [0-9A-F]+:([0-9A-F]{4}) [0-9A-F]+:0000 0A ", re.MULTILINE)  # proc(5); 0A: LISTEN
+TABLE_BYTES = 16 * 1024 * 1024  # of /proc/net/tcp: 100,000 connections
 STATUS_BYTES = 64 * 1024  # of an answer, in which its first line should have ended
 
 
@@ -77,7 +78,7 @@ class PortOperations(ServiceOperations, FileOperations):
             _check_port(host_port)
         if protocol not in PROTOCOLS:
             raise InvalidSetting("protocol", protocol, "`tcp` or `udp`")
-        await self.exists("/", user="")  # a sandbox that is gone says so here: a socket can only break off
+        await self.exists(".", user="")  # a sandbox that is gone says so here: a socket can only break off
         async with self._endpoint_lock:
             known = self._forwardings.get((port, protocol))
             if known is not None and host_port in (0, known.endpoint.port):
@@ -265,7 +266,7 @@ class PortOperations(ServiceOperations, FileOperations):
         ports = set()
         for table in ("/proc/net/tcp", "/proc/net/tcp6"):
             try:
-                rows = await self.read_bytes(table)
+                rows = await self._read_system(table, TABLE_BYTES)
             except FileOperationError:
                 continue  # a kernel without IPv6, or a sandbox that has hidden it
             ports |= {int(number, 16) for number in _LISTENING.findall(rows)}

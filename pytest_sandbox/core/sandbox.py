@@ -158,7 +158,7 @@ class SandboxCore(
             undo.push_async_callback(_remove, engine, started.container)
             client = AgentClient(started.stream)
             undo.push_async_callback(client.close)
-            core = cls(engine, settings, started, client)
+            core = cls(engine, replace(settings, confine=False), started, client)
             step = "waiting for its agent's hello"
             try:
                 async with asyncio.timeout(HELLO_BOUND):
@@ -187,6 +187,7 @@ class SandboxCore(
             except FileOperationError as error:
                 raise SandboxStartFailed(str(settings.image), step, str(error)) from None
             undo.pop_all()
+            core.settings = settings
             return core
 
     @classmethod
@@ -439,12 +440,12 @@ class SandboxCore(
 
     async def _make_workspace(self) -> None:
         workspace = to_wire(self.settings.workspace)
-        made = BodyWriter().str(b"").str(workspace).u32(0o755).u8(1).u8(1)
+        made = BodyWriter().str(b"").str(b"").str(workspace).u32(0o755).u8(1).u8(1)
         async with self._client.channel(Kind.MKDIR, made.bytes()) as channel:
             await channel.result()
         # The engine may have mounted it, owned by root; it is the session's own either way.
         if self.default_user not in ROOT_USERS:
-            owned = BodyWriter().str(b"").str(workspace).str(to_wire(self.default_user)).u8(1)
+            owned = BodyWriter().str(b"").str(b"").str(workspace).str(to_wire(self.default_user)).u8(1)
             async with self._client.channel(Kind.CHOWN, owned.bytes()) as channel:
                 await channel.result()
 

@@ -83,6 +83,11 @@ class SessionBase:
             raise ValueError(f"path {path!r} has a NUL byte")
         return raw if raw.startswith(b"/") else to_wire(self.settings.workspace) + b"/" + raw
 
+    @property
+    def beneath(self) -> bytes:
+        """What the file API's paths may not lead out of, as bodies have it: empty, unless the settings confine it."""
+        return to_wire(self.settings.workspace) if self.settings.confine else b""
+
     def transfer(self, what: str, total: int | None = None) -> Transfer:
         """Say what a transfer of so many bytes is at, if it takes long."""
         return Transfer(self._engine.progress, what, total)

@@ -190,7 +190,7 @@ class SnapshotOperations(SessionBase):
 
     async def _repair(self, archive: Archive, index: int, *, paranoid: bool, quiet: bool) -> bool:
         """Let the agent repair what differs from its index; False if it has no such index any more."""
-        body = BodyWriter().str(self._root).u32(index).u8(_PARANOID * paranoid | _QUIET * quiet).bytes()
+        body = BodyWriter().str(b"").str(self._root).u32(index).u8(_PARANOID * paranoid | _QUIET * quiet).bytes()
         with file_errors(self._root):
             try:
                 async with self.channel(Kind.RESTORE, body) as channel:

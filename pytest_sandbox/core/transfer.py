@@ -76,10 +76,15 @@ async def send_all(channel: Channel, chunks: AsyncGenerator[bytes, None], transf
     return sent
 
 
-async def persist_tree(session: SessionBase, root: bytes, *, index: int = 0, left_out: Sequence[bytes] = ()) -> Archive:
-    """Fetch a directory of the sandbox as an archive, not yet checked; the agent keeps an index unless that is 0."""
+async def persist_tree(
+    session: SessionBase, root: bytes, *, beneath: bytes = b"", index: int = 0, left_out: Sequence[bytes] = ()
+) -> Archive:
+    """Fetch a directory of the sandbox as an archive, not yet checked.
+
+    beneath: what its path may not lead out of, if anything. The agent keeps an index unless that is 0.
+    """
     sink = ArchiveSink()
-    await _fetch(session, Kind.PERSIST, root, index, left_out, sink)
+    await _fetch(session, Kind.PERSIST, root, index, left_out, sink, beneath)
     return sink.finish()
 
 
@@ -104,10 +109,16 @@ async def changed_tree(
 
 
 async def _fetch(
-    session: SessionBase, kind: Kind, root: bytes, index: int, left_out: Sequence[bytes], sink: ArchiveSink
+    session: SessionBase,
+    kind: Kind,
+    root: bytes,
+    index: int,
+    left_out: Sequence[bytes],
+    sink: ArchiveSink,
+    beneath: bytes = b"",
 ) -> int:
     """Let the sink have what a PERSIST or a CHANGES gives; return the first number of its result."""
-    body = BodyWriter().str(root).u32(index).u32(len(left_out))
+    body = BodyWriter().str(beneath).str(root).u32(index).u32(len(left_out))
     for pattern in left_out:
         body.str(pattern)
     with file_errors(root):
@@ -127,6 +138,7 @@ async def hydrate_tree(
     root: bytes,
     chunks: AsyncGenerator[bytes, None],
     *,
+    beneath: bytes = b"",
     index: int = 0,
     merge: bool = False,
     quiet: bool = False,
@@ -135,10 +147,10 @@ async def hydrate_tree(
 ) -> None:
     """Make a directory of the sandbox equal to an archive in the canonical form.
 
-    what, size: of the archive, for whoever watches. merge: keep what the archive lacks. quiet: no process is left that
-    would see files change under it.
+    beneath: what its path may not lead out of, if anything. what, size: of the archive, for whoever watches.
+    merge: keep what the archive lacks. quiet: no process is left that would see files change under it.
     """
-    body = BodyWriter().str(root).u32(index).u8(_MERGE * merge | _QUIET * quiet)
+    body = BodyWriter().str(beneath).str(root).u32(index).u8(_MERGE * merge | _QUIET * quiet)
     with file_errors(root):
         async with session.channel(Kind.HYDRATE, body.bytes()) as channel:
             with session.transfer(what or f"filling {from_wire(root)}", size) as transfer:

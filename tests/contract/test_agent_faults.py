@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from pytest_sandbox import Archive, Sandbox
-from pytest_sandbox.agent.wire import MAGIC, UNLIMITED, BodyWriter, FrameDecoder, FrameType, Kind, encode_frame
+from pytest_sandbox.agent.wire import MAGIC, UNLIMITED, VERSION, BodyWriter, FrameDecoder, FrameType, Kind, encode_frame
 from pytest_sandbox.core.tar import BLOCK, Member, MemberKind, encode_header
 from pytest_sandbox.errors import FileForbidden, FileOperationError, NoSpaceInSandbox
 from pytest_sandbox.models import SandboxSettings
@@ -42,7 +42,7 @@ class BareAgent:
 
     def open(self, kind: Kind, body: BodyWriter) -> int:
         """Greet it, open channel 1 and return the pid at work."""
-        hello = BodyWriter().raw(MAGIC).u16(1).raw(bytes(16)).bytes()
+        hello = BodyWriter().raw(MAGIC).u16(VERSION).raw(bytes(16)).bytes()
         self.send(encode_frame(FrameType.HELLO, 0, hello))
         self.send(encode_frame(FrameType.OPEN, 1, BodyWriter().u8(kind).u32(2**32 - 1).bytes(), body.bytes()))
         assert self.process.stdout is not None
@@ -72,7 +72,7 @@ def wait_until_gone(pidfd: int) -> bool:
 
 def test_an_agent_that_is_killed_leaves_no_half_written_file(bare: BareAgent, tmp_path: Path) -> None:
     target = tmp_path / "file"
-    body = BodyWriter().str(b"").str(os.fsencode(target)).u32(0).i32(-1).str(b"")
+    body = BodyWriter().str(b"").str(b"").str(os.fsencode(target)).u32(0).i32(-1).str(b"")
     worker = os.pidfd_open(bare.open(Kind.WRITE, body))
     bare.send(encode_frame(FrameType.DATA, 1, b"\0", b"a part of it"))
 
@@ -84,7 +84,7 @@ def test_an_agent_that_is_killed_leaves_no_half_written_file(bare: BareAgent, tm
 
 def test_an_agent_ends_with_its_host_though_its_output_is_stuck(bare: BareAgent) -> None:
     assert bare.process.stdin is not None
-    bare.open(Kind.READ, BodyWriter().str(b"").str(b"/dev/zero").u64(0).u64(UNLIMITED))
+    bare.open(Kind.READ, BodyWriter().str(b"").str(b"").str(b"/dev/zero").u64(0).u64(UNLIMITED))
     credit = encode_frame(FrameType.WINDOW, 1, BodyWriter().u8(0).u32(1).bytes())
     os.set_blocking(bare.process.stdin.fileno(), False)
     while select.select([], [bare.process.stdin], [], 0.2)[1]:  # once it can't write it doesn't read either

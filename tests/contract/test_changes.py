@@ -238,7 +238,7 @@ def test_the_agent_refuses_an_index_that_it_does_not_have(sandbox: Sandbox, core
 async def fetch(core: SandboxCore, since: Snapshot | None) -> tuple[int, bytes]:
     """Size of the archive that CHANGES gives, and what comes after it."""
     index = 9999 if since is None else core._indexes.of(since) or 0
-    body = BodyWriter().str(core._root).u32(index).u32(0).bytes()
+    body = BodyWriter().str(b"").str(core._root).u32(index).u32(0).bytes()
     received = b""
     with file_errors("."):
         async with core.channel(Kind.CHANGES, body) as channel:

@@ -206,7 +206,9 @@ def test_a_hundred_thousand_files_take_no_more_than_64_mib(tmp_path: Path, works
         assert not (touched / "added").exists()
 
 
-def test_a_read_only_file_system_is_an_error_of_its_own(mounting: Sandbox) -> None:
+@pytest.mark.parametrize("confine", [False, True])
+def test_a_read_only_file_system_is_an_error_of_its_own(mounting: Sandbox, confine: bool) -> None:
+    mounting._core.settings = replace(mounting._core.settings, confine=confine)
     mounting.exec("mkdir ro; mount -t tmpfs -o ro none ro", check=True)
 
     with pytest.raises(FileSystemReadOnly):

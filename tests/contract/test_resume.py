@@ -347,7 +347,7 @@ class TestOtherVersions:
         moved = replace(state, container=engine.names["other"])
         for _ in range(2):  # it is still there to be resumed by who speaks its version
             with pytest.raises(
-                AgentVersionMismatch, match=r"speaks version 77 of the protocol, this package version 1"
+                AgentVersionMismatch, match=rf"speaks version 77 of the protocol, this package version {VERSION}"
             ):
                 Sandbox.resume(moved, engine)
         for each in Sandbox.kept(engine):

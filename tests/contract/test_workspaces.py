@@ -289,7 +289,7 @@ def send_unchecked(core: SandboxCore, raw: bytes, *, merge: bool = False) -> Non
     """HYDRATE what the host would never let through."""
 
     async def send() -> None:
-        body = BodyWriter().str(to_wire(core.workspace)).u32(0).u8(merge).bytes()
+        body = BodyWriter().str(b"").str(to_wire(core.workspace)).u32(0).u8(merge).bytes()
         async with core.channel(Kind.HYDRATE, body) as channel:
             await channel.send(raw)
             await channel.send_eof()
@@ -585,7 +585,7 @@ def test_an_index_that_nobody_can_use_any_more_is_forgotten(sandbox: Sandbox, co
     sandbox.snapshot()
 
     async def restore() -> None:
-        body = BodyWriter().str(to_wire(core.workspace)).u32(index).u8(0).bytes()
+        body = BodyWriter().str(b"").str(to_wire(core.workspace)).u32(index).u8(0).bytes()
         async with core.channel(Kind.RESTORE, body) as channel:
             await channel.send_eof()
             await channel.result()

@@ -811,6 +811,7 @@ static void open_worker(uint32_t id, enum kind kind, uint32_t window, struct rea
     int index_fd = -1;
     if (kind == KIND_PERSIST || kind == KIND_HYDRATE || uses_index) {
         struct reader r = *body;
+        (void)take_slice(&r); /* what it is confined to */
         (void)take_slice(&r); /* the root */
         index = take_u32(&r);
         int *kept = uses_index && index ? index_slot(index) : NULL;

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "archive.h"
+#include "path.h"
 #include "process.h"
 #include "user.h"
 #include "watch.h"
@@ -26,6 +27,7 @@ enum { WRITE_PARENTS = 1, WRITE_APPEND = 2, WRITE_EXCLUSIVE = 4 };
 
 static char *temporary; /* to be removed if the operation ends before its time */
 static int temporary_parent;
+static struct root root; /* that the operation is confined to, if any */
 
 static void discard_temporary(void)
 {
@@ -94,6 +96,13 @@ static void take_user(struct reader *r)
     die_with_agent(); /* seteuid(2) has taken that back */
 }
 
+/* What every body of a file operation begins with. */
+static void take_user_and_root(struct reader *r)
+{
+    take_user(r);
+    confine(r);
+}
+
 static void check_whole(const struct reader *r)
 {
     if (!taken_whole(r))
@@ -107,34 +116,83 @@ static void succeed_with_count(uint64_t count)
     succeed(&w);
 }
 
-/* The directory of a path's last component, and that component. */
-static void split(char *path, int *directory, const char **name, const char *operation)
+/* --- where paths lead ---------------------------------------------------------------------------------------------- */
+
+void confine(struct reader *r)
 {
-    size_t length = strlen(path);
-    while (length > 1 && path[length - 1] == '/')
-        path[--length] = 0;
-    char *slash = strrchr(path, '/');
-    *name = slash ? slash + 1 : path;
-    if (!**name || !strcmp(*name, ".") || !strcmp(*name, ".."))
-        fail(EINVAL, operation, path);
-    char *parent = slash > path ? strndup(path, (size_t)(slash - path)) : strdup(slash ? "/" : ".");
-    *directory = parent ? open(parent, O_PATH | O_DIRECTORY | O_CLOEXEC) : -1; /* it may be one that can't be listed */
-    if (*directory < 0)
+    char *path = take_string(r);
+    if (!r->bad && !root_open(&root, path))
+        fail(errno, "open", path);
+}
+
+/* A path that could not be gone. */
+static _Noreturn void fail_path(const char *operation, const char *path)
+{
+    if (errno == EXDEV)
+        fail(EPERM, "confine", path);
+    fail(errno, operation, path);
+}
+
+struct place find(const char *path, int how, const char *operation)
+{
+    struct place p;
+    if (!locate(&root, path, how, &p))
+        fail_path(operation, path);
+    return p;
+}
+
+/* Beneath a root the links have been followed when a place is found. */
+static int no_further_link(void) { return root.fd < 0 ? 0 : AT_SYMLINK_NOFOLLOW; }
+
+static int open_file(const char *path, int flags, const char *operation)
+{
+    int fd = open_path(&root, path, flags | O_CLOEXEC);
+    if (fd < 0)
+        fail_path(operation, path);
+    return fd;
+}
+
+static void make_parents(const char *path, mode_t mode);
+static char *follow_links(const char *path);
+
+/* The directory of a path's last component, and that component. */
+static struct place split(char *path, int how, const char *operation)
+{
+    struct place p = {-1, path};
+    if (root.fd >= 0) {
+        p = find(path, how, operation);
+    } else {
+        if (how & PATH_PARENTS)
+            make_parents(path, 0777 & ~022u);
+        if (how & PATH_FOLLOW)
+            path = follow_links(path);
+        size_t length = strlen(path);
+        while (length > 1 && path[length - 1] == '/')
+            path[--length] = 0;
+        char *slash = strrchr(path, '/');
+        char *parent = slash > path ? strndup(path, (size_t)(slash - path)) : strdup(slash ? "/" : ".");
+        p.name = slash ? slash + 1 : path;
+        p.directory = parent ? open(parent, O_PATH | O_DIRECTORY | O_CLOEXEC) : -1; /* it may be one that can't be listed */
+        free(parent);
+    }
+    if (!*p.name || !strcmp(p.name, ".") || !strcmp(p.name, ".."))
+        fail(how & PATH_FOLLOW ? EISDIR : EINVAL, operation, path);
+    if (p.directory < 0)
         fail(errno, operation, path);
-    free(parent);
+    return p;
 }
 
 /* --- READ -------------------------------------------------------------------------------------------------------- */
 
 static void read_file(struct reader *r)
 {
-    take_user(r);
+    take_user_and_root(r);
     char *path = take_string(r);
     uint64_t offset = take_u64(r), length = take_u64(r), sent = 0;
     check_whole(r);
-    int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOCTTY); /* a FIFO without a writer must not hang */
+    int fd = open_file(path, O_RDONLY | O_NONBLOCK | O_NOCTTY, "open"); /* a FIFO without a writer must not hang */
     struct stat st;
-    if (fd < 0 || fstat(fd, &st))
+    if (fstat(fd, &st))
         fail(errno, "open", path);
     if (S_ISDIR(st.st_mode))
         fail(EISDIR, "open", path);
@@ -218,9 +276,9 @@ static void copy_input(int fd, const char *path, uint64_t *written)
     free(chunk);
 }
 
-static void write_in_place(const char *path, int flags, mode_t mode, bool mode_given, uint64_t *written)
+static void write_in_place(const struct place *p, const char *path, int flags, mode_t mode, bool mode_given, uint64_t *written)
 {
-    int fd = open(path, O_WRONLY | O_CREAT | O_NONBLOCK | O_CLOEXEC | O_NOCTTY | flags, mode);
+    int fd = openat(p->directory, p->name, O_WRONLY | O_CREAT | O_NONBLOCK | O_CLOEXEC | O_NOCTTY | O_NOFOLLOW | flags, mode);
     struct stat st;
     if (fd < 0 || fstat(fd, &st))
         fail(errno, "open", path);
@@ -242,10 +300,10 @@ static void remove_temporary(int signal)
 }
 
 /* Files that only look like files: a rename(2) onto them fails or means nothing. */
-static bool is_kernel_file(const char *path)
+static bool has_kernel_files(int directory)
 {
     struct statfs fs;
-    if (statfs(path, &fs))
+    if (fstatfs(directory, &fs))
         return false;
     switch ((unsigned long)fs.f_type) {
     case 0x9fa0: case 0x62656572: case 0x27e0eb: case 0x63677270: /* proc, sysfs, cgroup, cgroup2 (statfs(2)) */
@@ -335,7 +393,7 @@ static void replace_file(int directory, const char *target, const struct stat *o
 
 static void write_file(struct reader *r)
 {
-    take_user(r);
+    take_user_and_root(r);
     char *path = take_string(r);
     uint32_t flags = take_u32(r);
     int32_t mode = (int32_t)take_u32(r);
@@ -345,32 +403,27 @@ static void write_file(struct reader *r)
                           .exclusive = flags & WRITE_EXCLUSIVE};
     if (!find_owner(owner, &want.uid, &want.gid))
         fail(EINVAL, "owner", owner);
-    if (flags & WRITE_PARENTS)
-        make_parents(path, 0777 & ~022u);
-    char *target = want.exclusive ? path : follow_links(path);
     size_t length = strlen(path);
-    if (!length || path[length - 1] == '/')
+    bool names_directory = !length || path[length - 1] == '/';
+    struct place p = split(path, (want.exclusive ? 0 : PATH_FOLLOW) | (flags & WRITE_PARENTS ? PATH_PARENTS : 0), "open");
+    if (names_directory)
         fail(EISDIR, "open", path);
 
     struct stat st;
-    int directory;
-    const char *name;
-    bool in_place = is_kernel_file(target);
-    split(target, &directory, &name, "open");
-    bool exists = fstatat(directory, name, &st, AT_SYMLINK_NOFOLLOW) == 0;
+    bool exists = fstatat(p.directory, p.name, &st, AT_SYMLINK_NOFOLLOW) == 0;
     if (!exists && errno != ENOENT)
         fail(errno, "open", path);
     if (exists && want.exclusive)
         fail(EEXIST, "open", path);
     if (exists && S_ISDIR(st.st_mode))
         fail(EISDIR, "open", path);
-    if (exists && faccessat(directory, name, W_OK, AT_EACCESS))
+    if (exists && faccessat(p.directory, p.name, W_OK, AT_EACCESS))
         fail(errno, "open", path);
     uint64_t written = 0;
-    if (exists && (flags & WRITE_APPEND || !S_ISREG(st.st_mode) || in_place))
-        write_in_place(target, flags & WRITE_APPEND ? O_APPEND : O_TRUNC, want.mode, want.mode_given, &written);
+    if (exists && (flags & WRITE_APPEND || !S_ISREG(st.st_mode) || has_kernel_files(p.directory)))
+        write_in_place(&p, path, flags & WRITE_APPEND ? O_APPEND : O_TRUNC, want.mode, want.mode_given, &written);
     else
-        replace_file(directory, name, exists ? &st : NULL, &want, &written);
+        replace_file(p.directory, p.name, exists ? &st : NULL, &want, &written);
     succeed_with_count(written);
 }
 
@@ -417,32 +470,28 @@ static const char *link_target(int directory, const char *name, const struct fac
 
 static void stat_file(struct reader *r)
 {
-    take_user(r);
+    take_user_and_root(r);
     char *path = take_string(r);
     bool follow = take_u8(r);
     check_whole(r);
     struct facts f;
-    if (follow) {
-        int fd = open(path, O_PATH | O_CLOEXEC);
-        if (fd < 0 || facts_at(fd, "", &f))
-            fail(errno, "stat", path);
-    } else if (facts_at(AT_FDCWD, path, &f)) {
+    char itself[] = "";
+    struct place p = follow ? (struct place){open_file(path, O_PATH, "stat"), itself} : find(path, 0, "stat");
+    if (facts_at(p.directory, p.name, &f))
         fail(errno, "stat", path);
-    }
     struct writer w = {0};
-    put_entry(&w, &f, "", link_target(AT_FDCWD, path, &f));
+    put_entry(&w, &f, "", link_target(p.directory, p.name, &f));
     succeed(&w);
 }
 
 static void list_files(struct reader *r)
 {
-    take_user(r);
+    take_user_and_root(r);
     char *path = take_string(r);
     bool recursive = take_u8(r);
     check_whole(r);
     struct walk w;
-    int root = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (root < 0 || walk_begin(&w, root))
+    if (walk_begin(&w, open_file(path, O_RDONLY | O_DIRECTORY, "open")))
         fail(errno, "open", path);
     struct writer out = {0};
     uint64_t entries = 0;
@@ -474,19 +523,24 @@ static void list_files(struct reader *r)
 
 static void make_directory(struct reader *r)
 {
-    take_user(r);
+    take_user_and_root(r);
     char *path = take_string(r);
     mode_t mode = take_u32(r) & 07777;
     bool parents = take_u8(r), exist_ok = take_u8(r);
     check_whole(r);
-    if (parents)
+    if (parents && root.fd < 0)
         make_parents(path, 0777 & ~022u);
-    if (mkdir(path, mode & ~022u)) {
-        struct stat st;
+    struct place p = find(path, parents ? PATH_PARENTS : 0, "mkdir");
+    if (mkdirat(p.directory, p.name, mode & ~022u)) {
         int error = errno;
-        if (error != EEXIST || !exist_ok || stat(path, &st) || !S_ISDIR(st.st_mode))
+        if (error != EEXIST || !exist_ok)
             fail(error, "mkdir", path);
-    } else if ((mode & 07000) && chmod(path, mode & ~022u)) {
+        if (open_path(&root, path, O_PATH | O_DIRECTORY | O_CLOEXEC) < 0) {
+            if (errno != EXDEV)
+                errno = error;
+            fail_path("mkdir", path);
+        }
+    } else if ((mode & 07000) && fchmodat(p.directory, p.name, mode & ~022u, no_further_link())) {
         fail(errno, "chmod", path); /* mkdir(2) leaves the special bits out */
     }
     succeed(NULL);
@@ -496,7 +550,7 @@ static void make_directory(struct reader *r)
 static bool holds(const char *path, const char *protected)
 {
     char above[PATH_MAX], below[PATH_MAX], *parent = strdup(path);
-    if (!*protected || !parent)
+    if (!*protected || !parent || root.fd >= 0) /* what is beneath the root is not above it */
         return false;
     /* The last component is not followed: removing a link to the workspace removes only the link. */
     size_t length = strlen(parent);
@@ -511,23 +565,21 @@ static bool holds(const char *path, const char *protected)
 
 static void remove_file(struct reader *r)
 {
-    take_user(r);
+    take_user_and_root(r);
     char *path = take_string(r);
     bool recursive = take_u8(r);
     char *protected = take_string(r);
     check_whole(r);
     if (holds(path, protected))
         fail(EBUSY, "remove", path);
-    int directory;
-    const char *name;
     struct stat st;
-    split(path, &directory, &name, "remove");
-    if (fstatat(directory, name, &st, AT_SYMLINK_NOFOLLOW))
+    struct place p = split(path, 0, "remove");
+    if (fstatat(p.directory, p.name, &st, AT_SYMLINK_NOFOLLOW))
         fail(errno, "remove", path);
     if (recursive) {
-        if (remove_tree(directory, name) < 0)
+        if (remove_tree(p.directory, p.name) < 0)
             fail(errno, "remove", path);
-    } else if (unlinkat(directory, name, S_ISDIR(st.st_mode) ? AT_REMOVEDIR : 0)) {
+    } else if (unlinkat(p.directory, p.name, S_ISDIR(st.st_mode) ? AT_REMOVEDIR : 0)) {
         fail(errno, "remove", path);
     }
     succeed(NULL);
@@ -535,32 +587,34 @@ static void remove_file(struct reader *r)
 
 static void rename_file(struct reader *r)
 {
-    take_user(r);
+    take_user_and_root(r);
     char *from = take_string(r), *to = take_string(r), *protected = take_string(r);
     check_whole(r);
     if (holds(from, protected) || holds(to, protected))
         fail(EBUSY, "rename", holds(from, protected) ? from : to);
-    if (rename(from, to))
+    struct place a = find(from, 0, "rename"), b = find(to, 0, "rename");
+    if (renameat(a.directory, a.name, b.directory, b.name))
         fail(errno, "rename", from);
     succeed(NULL);
 }
 
 static void change_mode(struct reader *r)
 {
-    take_user(r);
+    take_user_and_root(r);
     char *path = take_string(r);
     mode_t mode = take_u32(r);
     check_whole(r);
     if (mode > 07777)
         fail(EINVAL, "chmod", path);
-    if (chmod(path, mode))
+    struct place p = find(path, PATH_FOLLOW, "chmod");
+    if (fchmodat(p.directory, p.name, mode, no_further_link()))
         fail(errno, "chmod", path);
     succeed(NULL);
 }
 
 static void change_owner(struct reader *r)
 {
-    take_user(r);
+    take_user_and_root(r);
     char *path = take_string(r), *owner = take_string(r);
     bool follow = take_u8(r);
     check_whole(r);
@@ -568,18 +622,23 @@ static void change_owner(struct reader *r)
     gid_t gid;
     if (!find_owner(owner, &uid, &gid))
         fail(EINVAL, "owner", owner);
-    if (fchownat(AT_FDCWD, path, uid, gid, follow ? 0 : AT_SYMLINK_NOFOLLOW))
+    struct place p = find(path, follow ? PATH_FOLLOW : 0, "chown");
+    if (fchownat(p.directory, p.name, uid, gid, follow ? no_further_link() : AT_SYMLINK_NOFOLLOW))
         fail(errno, "chown", path);
     succeed(NULL);
 }
 
 static void make_link(struct reader *r, bool symbolic)
 {
-    take_user(r);
+    take_user_and_root(r);
     char *path = take_string(r), *target = take_string(r);
     check_whole(r);
-    if (symbolic ? symlink(target, path) : link(target, path))
-        fail(errno, symbolic ? "symlink" : "link", path);
+    const char *operation = symbolic ? "symlink" : "link";
+    struct place p = find(path, 0, operation), existing = {AT_FDCWD, target};
+    if (!symbolic)
+        existing = find(target, 0, operation);
+    if (symbolic ? symlinkat(target, p.directory, p.name) : linkat(existing.directory, existing.name, p.directory, p.name, 0))
+        fail(errno, operation, path);
     succeed(NULL);
 }
 
@@ -676,29 +735,26 @@ static void copy_below(int from, int to, const char *subject)
 
 static void copy_file(struct reader *r)
 {
-    take_user(r);
+    take_user_and_root(r);
     char *from = take_string(r), *to = take_string(r);
     bool recursive = take_u8(r);
     check_whole(r);
-    int from_dir, to_dir;
-    const char *from_name, *to_name;
     struct facts f, there;
-    split(from, &from_dir, &from_name, "copy");
-    split(to, &to_dir, &to_name, "copy");
-    if (facts_at(from_dir, from_name, &f))
+    struct place a = split(from, 0, "copy"), b = split(to, 0, "copy");
+    if (facts_at(a.directory, a.name, &f))
         fail(errno, "copy", from);
     if (!S_ISDIR(f.mode)) {
-        copy_entry(from_dir, from_name, &f, to_dir, to_name, to);
+        copy_entry(a.directory, a.name, &f, b.directory, b.name, to);
         succeed(NULL);
     }
     if (!recursive)
         fail(EISDIR, "copy", from);
-    int source = openat(from_dir, from_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    int source = openat(a.directory, a.name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (source < 0)
         fail(errno, "copy", from);
-    if (mkdirat(to_dir, to_name, 0700) && errno != EEXIST)
+    if (mkdirat(b.directory, b.name, 0700) && errno != EEXIST)
         fail(errno, "mkdir", to);
-    int target = openat(to_dir, to_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    int target = openat(b.directory, b.name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (target < 0 || facts_at(target, "", &there))
         fail(errno, "copy", to);
     /* A copy into itself would never end. */
@@ -716,7 +772,7 @@ static void copy_file(struct reader *r)
             close(next); /* the root is its own parent */
     }
     copy_below(source, target, from);
-    copy_attributes(to_dir, to_name, &f);
+    copy_attributes(b.directory, b.name, &f);
     succeed(NULL);
 }
 

@@ -20,14 +20,15 @@ enum { HYDRATE_MERGE = 1, RESTORE_PARANOID = 1, QUIET = 2 };
 /* The root directory, made anew if a test has removed it or put something else in its place. */
 static int open_or_make_root(const char *path)
 {
-    int root = open_root(path);
+    struct place place = find(path, 0, "open");
+    int root = open_top(place.directory, place.name);
     if (root >= 0)
         return root;
-    if ((errno == ENOTDIR || errno == ELOOP) && unlink(path))
+    if ((errno == ENOTDIR || errno == ELOOP) && unlinkat(place.directory, place.name, 0))
         fail(errno, "unlink", path);
-    if (mkdir(path, 0755))
+    if (mkdirat(place.directory, place.name, 0755))
         fail(errno, "mkdir", path);
-    root = open_root(path);
+    root = open_top(place.directory, place.name);
     if (root < 0)
         fail(errno, "open", path);
     return root;
@@ -82,6 +83,7 @@ static mode_t type_of(char letter)
 
 _Noreturn void hydrate(struct reader *body)
 {
+    confine(body);
     char *root_path = take_string(body);
     bool indexed = take_u32(body) != 0;
     uint8_t flags = take_u8(body);
@@ -357,6 +359,7 @@ static void note_repaired(struct restoration *s)
 _Noreturn void restore(struct reader *body)
 {
     struct restoration s = {0};
+    confine(body);
     char *root = take_string(body);
     (void)take_u32(body); /* the agent has looked the index up */
     uint8_t flags = take_u8(body);

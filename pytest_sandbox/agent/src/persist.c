@@ -370,7 +370,8 @@ static void put_entry(struct archive *a, struct walk *w)
 
 static void put_tree(struct archive *a, const char *root)
 {
-    int directory = open_root(root);
+    struct place place = find(root, 0, "open");
+    int directory = open_top(place.directory, place.name);
     struct facts f;
     struct walk w;
     if (directory < 0 || facts_at(directory, "", &f))
@@ -394,6 +395,7 @@ static void put_tree(struct archive *a, const char *root)
 
 static char *take_body(struct archive *a, struct reader *body, uint32_t *index)
 {
+    confine(body);
     char *root = take_string(body);
     *index = take_u32(body);
     a->left_out = take_strings(body, &a->left_out_count);

@@ -320,4 +320,7 @@ int64_t remove_tree(int directory, const char *name)
     return error ? -1 : removed;
 }
 
-int open_root(const char *path) { return open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC); }
+int open_top(int directory, const char *name)
+{
+    return openat(directory, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+}

@@ -54,7 +54,7 @@ void walk_end(struct walk *w);
  * which is left alone, was in the way. */
 int64_t remove_tree(int directory, const char *name);
 
-/* Open the root of an operation, a directory; a link in its place is not followed. -1 with errno. */
-int open_root(const char *path);
+/* Open the top of a tree, a directory; a link in its place is not followed. -1 with errno. */
+int open_top(int directory, const char *name);
 
 #endif

@@ -6,7 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define PROTOCOL_VERSION 1
+#define PROTOCOL_VERSION 2
 #define HELLO_MAGIC "PSANDBOX"
 #define HELLO_NONCE 16
 #define FRAME_HEADER 9                     /* length, type, channel */

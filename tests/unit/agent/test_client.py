@@ -12,6 +12,7 @@ from pytest_sandbox.agent.client import AgentClient, AgentFailure, Channel, Conn
 from pytest_sandbox.agent.wire import (
     MAGIC,
     MAX_OPEN,
+    VERSION,
     BodyReader,
     BodyWriter,
     Frame,
@@ -126,7 +127,7 @@ def test_start_tells_who_answered() -> None:
     async def scenario(client: AgentClient, peer: Peer) -> None:
         hello, _ = await asyncio.gather(client.start(), peer.answer_hello())
 
-        assert (hello.version, hello.build, hello.pid, hello.uid) == (1, "b", 1, 0)
+        assert (hello.version, hello.build, hello.pid, hello.uid) == (VERSION, "b", 1, 0)
 
     play(scenario, hello=False)
 
@@ -135,8 +136,8 @@ def test_start_tells_who_answered() -> None:
     ("answer", "reason"),
     [
         (b"NOTAGENT" + bytes(60), "not an agent's"),
-        (MAGIC + b"\2\0", "version 2, this host version 1"),
-        (MAGIC + b"\1\0" + bytes(16) + bytes(12), "someone else's"),
+        (MAGIC + b"\1\0", "version 1, this host version 2"),
+        (MAGIC + b"\2\0" + bytes(16) + bytes(12), "someone else's"),
         (MAGIC, "2 bytes too early"),
     ],
 )
