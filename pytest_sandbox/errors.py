@@ -19,6 +19,7 @@
     │   ├── CommandTimeout
     │   ├── CommandHitLimit           memory, processes, file size; with check=True
     │   ├── ProcessStillRunning       wait(timeout=) of a process, which goes on
+    │   ├── OperationStalled          of files, or a sweep: no progress for minutes
     │   ├── NotAnswering              a port, a command or an output that was waited for
     │   ├── TerminalTimeout           what a terminal was to show, or to take, in time
     │   └── OutputTruncated           check=True, and the output was cut by its cap
@@ -421,6 +422,23 @@ class TerminalTimeout(LimitExceeded, TimeoutError):
     def __str__(self) -> str:
         return f"terminal `{shown(self.command)}` did not {self.awaited} within {self.timeout:g} s" + _seen(
             self.screen, self.stream
+        )
+
+
+class OperationStalled(LimitExceeded, TimeoutError):
+    """An operation made no progress for so long that it was given up. It was ended in the sandbox, which can be used.
+
+    operation: as the agent's protocol names it. seconds: without a sign of it.
+    """
+
+    def __init__(self, operation: str, seconds: float) -> None:
+        self.operation, self.seconds = operation, seconds
+        super().__init__(operation, seconds)
+
+    def __str__(self) -> str:
+        return (
+            f"`{self.operation}` in the sandbox made no progress for {self.seconds:g} s and was ended; "
+            "its worker was stopped by something in the sandbox, or its file system hangs"
         )
 
 

@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from ..engines.base import ByteStream
-from ..errors import ProtocolError
+from ..errors import OperationStalled, ProtocolError
 from .wire import (
     MAGIC,
     MAX_DATA,
@@ -41,6 +41,11 @@ DEFAULT_WINDOW = 1024 * 1024  # bytes in flight for each stream: 250 MB/s at a r
 OUTBOUND_BYTES = 256 * 1024  # waiting to be written; senders of DATA pause beyond it
 OPEN_BOUND = 60.0  # seconds for OPENED. A fork under heavy load takes milliseconds; an agent that needs longer is hung
 END_BOUND = 10.0  # seconds for CLOSED after SIGKILL
+BEAT = 5.0  # seconds between two looks at who waits for what
+ASK_AFTER = 2  # beats without a byte from an agent that somebody waits for, until it is asked whether it is there
+LOST_AFTER = 14  # the same, until it is given up: 70 s, which no load that lets tests pass makes of some milliseconds
+STALL_AFTER = {Kind.SWEEP: 12}  # beats without a frame of an operation, until that is given up: it ends in milliseconds
+STALL_BEATS = 60  # of the others: 300 s. The removal of a million files is silent for half a minute
 COMMANDS = (Kind.EXEC, Kind.TERMINAL)
 HIT_MEMORY, HIT_PIDS = 1, 2  # in the hits of an EXIT
 INPUT_REFUSED = 2  # the stream number by which an agent's EOF means our input
@@ -102,6 +107,10 @@ class Bell:
     def __init__(self) -> None:
         self._waiters: list[asyncio.Future[None]] = []
 
+    @property
+    def awaited(self) -> bool:
+        return bool(self._waiters)
+
     async def wait(self) -> None:
         waiter = asyncio.get_running_loop().create_future()
         self._waiters.append(waiter)
@@ -141,6 +150,9 @@ class Channel:
         self._inbound = (_Inbound(window), _Inbound(window))
         self._discarded = False
         self._bell = Bell()
+        self._stirred = False  # a frame has come since the last beat
+        self._still_beats = 0
+        self._stalled = False
         self._result: bytes | None = None
         self._failure: AgentFailure | None = None
         self._send_credit = 0
@@ -216,7 +228,7 @@ class Channel:
         self._post_request(request, body)
 
     async def result(self) -> bytes:
-        """Wait for the end of an operation. Raises AgentFailure, ConnectionLost."""
+        """Wait for the end of an operation. Raises AgentFailure, ConnectionLost, OperationStalled."""
         while self._result is None:
             if self._failure is not None:
                 raise self._failure
@@ -300,6 +312,9 @@ class Channel:
 
     async def _change(self) -> None:
         self._client.raise_if_lost()
+        if self._stalled:
+            self._stalled = False  # what follows is its end
+            raise OperationStalled(self.kind.name.lower(), self._still_beats * BEAT)
         await self._bell.wait()
 
     async def _until_sendable(self) -> None:
@@ -334,6 +349,7 @@ class Channel:
 
     def accept(self, frame_type: FrameType, payload: memoryview) -> None:
         """Take one frame of the agent. Raises ProtocolError if this is not its moment."""
+        self._stirred = True
         if frame_type is FrameType.DATA:
             self._accept_data(payload)
         else:
@@ -345,6 +361,22 @@ class Channel:
     def wake(self) -> None:
         """Let those who wait see that the connection is lost."""
         self._bell.ring()
+
+    @property
+    def awaited(self) -> bool:
+        """Whether anybody waits for a frame of it."""
+        return self._bell.awaited
+
+    def beat(self) -> None:
+        """Give up an operation that is waited for and does not stir: its worker was stopped, or its disk hangs.
+
+        A command may be silent for as long as its own timeout allows.
+        """
+        self._still_beats = 0 if self._stirred or not self.awaited else self._still_beats + 1
+        self._stirred = False
+        if self.kind not in COMMANDS and self._still_beats >= STALL_AFTER.get(self.kind, STALL_BEATS):
+            self._stalled = True
+            self._bell.ring()
 
     def _accept_data(self, payload: memoryview) -> None:
         size = len(payload) - 1
@@ -426,11 +458,15 @@ class AgentClient:
         self._last_number = 0
         self._outbound: list[bytes] = []
         self._outbound_bytes = 0
+        self._pausing = 0  # senders that wait for room
         self._outbound_bell = Bell()  # rung for the writer when there is work, for senders when there is room
         self._nonce = os.urandom(NONCE_BYTES)
         self._hello: AgentHello | None = None
         self._hello_bell = Bell()
         self._tasks: tuple[asyncio.Task[None], ...] = ()
+        self._next_beat: asyncio.TimerHandle | None = None  # while channels are open
+        self._heard = False  # a byte since the last beat
+        self._silent_beats = 0
         _clients.add(self)
 
     @property
@@ -498,7 +534,11 @@ class AgentClient:
 
     async def written(self) -> None:
         """Wait until something was written, or the connection is lost."""
-        await self._outbound_bell.wait()
+        self._pausing += 1
+        try:
+            await self._outbound_bell.wait()
+        finally:
+            self._pausing -= 1
 
     def raise_if_lost(self) -> None:
         if self.lost is not None:
@@ -509,6 +549,8 @@ class AgentClient:
         if self.lost is not None:
             return
         self.lost = reason
+        if self._next_beat is not None:
+            self._next_beat.cancel()
         self._outbound.clear()
         self._outbound_bytes = 0
         self._stream.close()
@@ -528,6 +570,8 @@ class AgentClient:
         self._last_number = self._free_number()
         channel = self._channels[self._last_number] = Channel(self, self._last_number, kind, window)
         self.post(FrameType.OPEN, self._last_number, payload)
+        if self._next_beat is None:
+            self._next_beat = asyncio.get_running_loop().call_later(BEAT, self._beat)
         return channel
 
     def _free_number(self) -> int:
@@ -544,11 +588,32 @@ class AgentClient:
             self.lose(f"the agent did not answer within {OPEN_BOUND:g} s")
             raise ConnectionLost(f"the agent did not answer within {OPEN_BOUND:g} s") from None
 
+    def _beat(self) -> None:
+        """See to it that nobody waits for ever for an agent that is stopped, traced or frozen.
+
+        Counted in beats of this loop and not by a clock: for one that was stopped itself, or whose machine has slept,
+        the agent was silent for hours, and nothing is wrong. A byte of any channel is a sign of life.
+        """
+        self._next_beat = None
+        awaited = self._pausing > 0 or any(channel.awaited for channel in self._channels.values())
+        self._silent_beats = 0 if self._heard or not awaited else self._silent_beats + 1
+        self._heard = False
+        if self._silent_beats >= LOST_AFTER:
+            self.lose(f"its agent does not answer, for {self._silent_beats * BEAT:g} s by now")
+            return
+        for channel in self._channels.values():
+            channel.beat()
+        if self._silent_beats == ASK_AFTER:
+            self._begin(Kind.FORGET, BodyWriter().u32(0).bytes(), window=0)  # nothing is forgotten; nobody waits for it
+        if self._channels and self._next_beat is None:
+            self._next_beat = asyncio.get_running_loop().call_later(BEAT, self._beat)
+
     async def _read_frames(self) -> None:
         reason = "the agent's stream ended"
         decoder = FrameDecoder()
         try:
             while chunk := await self._stream.read():
+                self._heard = True
                 for frame in decoder.feed(chunk):
                     self._accept(frame)
         except ProtocolError as error:

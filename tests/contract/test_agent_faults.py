@@ -18,7 +18,7 @@ import pytest
 from pytest_sandbox import Archive, Sandbox
 from pytest_sandbox.agent.wire import MAGIC, UNLIMITED, VERSION, BodyWriter, FrameDecoder, FrameType, Kind, encode_frame
 from pytest_sandbox.core.tar import BLOCK, Member, MemberKind, encode_header
-from pytest_sandbox.errors import FileForbidden, FileOperationError, NoSpaceInSandbox
+from pytest_sandbox.errors import FileForbidden, FileOperationError, NoSpaceInSandbox, OperationStalled, SandboxLost
 from pytest_sandbox.models import SandboxSettings
 from tests.support.folders import let_others_in
 from tests.support.subprocess_engine import SubprocessEngine, agent_path
@@ -118,6 +118,52 @@ def test_a_command_that_ends_as_signals_arrive_keeps_its_exit_code(tmp_path: Pat
         os.kill(agent, signal.SIGCONT)
 
         assert process.wait(BOUND).exit_code == 7
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make three seconds of every minute that the host would wait for an agent."""
+    monkeypatch.setattr("pytest_sandbox.agent.client.BEAT", 0.2)
+
+
+@pytest.mark.usefixtures("hasty")
+def test_a_stopped_agent_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tests.support.subprocess_engine.END_BOUND", 0.1)
+    settings = SandboxSettings(workspace=PurePosixPath(tmp_path / "workspace"))
+    with Sandbox.create(settings, SubprocessEngine()) as sandbox:
+        agent = int(sandbox.container.id)
+        os.kill(agent, signal.SIGSTOP)
+        try:
+            with pytest.raises(SandboxLost, match="its agent does not answer"):
+                sandbox.read_bytes("file")
+            with pytest.raises(SandboxLost, match=r"running \(its agent does not answer"):
+                sandbox.exec("true")
+        finally:
+            monkeypatch.undo()
+            os.kill(agent, signal.SIGCONT)
+
+
+@pytest.mark.usefixtures("hasty")
+def test_a_stopped_worker_costs_its_operation_and_not_the_sandbox(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pytest_sandbox.agent.client.STALL_BEATS", 15)
+    settings = SandboxSettings(workspace=PurePosixPath(tmp_path / "workspace"))
+
+    def stopping() -> Iterator[bytes]:
+        yield b"a part"
+        agent = sandbox.container.id
+        worker = Path(f"/proc/{agent}/task/{agent}/children").read_text().split()[-1]  # the youngest
+        os.kill(int(worker), signal.SIGSTOP)
+        yield b"another"
+
+    with Sandbox.create(settings, SubprocessEngine()) as sandbox:
+        with pytest.raises(OperationStalled, match="`write` in the sandbox made no progress"):
+            sandbox.write_bytes("file", stopping())
+        monkeypatch.undo()
+
+        assert sandbox.list_dir() == []
+        assert sandbox.exec("echo fine").stdout == b"fine\n"
 
 
 @in_a_container

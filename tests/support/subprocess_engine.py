@@ -165,7 +165,11 @@ class SubprocessEngine:
     async def post_mortem(self, container: Container) -> str:
         if container.id not in self._agents:
             return "removed"
-        status = await self._agents[container.id][0].wait()
+        try:
+            async with asyncio.timeout(END_BOUND):
+                status = await self._agents[container.id][0].wait()
+        except TimeoutError:
+            return "running"
         return f"exit code {status}" if status >= 0 else f"killed by signal {-status}"
 
     async def changes(self, container: Container) -> list[RootChange]:

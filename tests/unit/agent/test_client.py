@@ -8,7 +8,15 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from pytest_sandbox.agent.client import AgentClient, AgentFailure, Channel, ConnectionLost
+from pytest_sandbox.agent.client import (
+    LOST_AFTER,
+    STALL_AFTER,
+    STALL_BEATS,
+    AgentClient,
+    AgentFailure,
+    Channel,
+    ConnectionLost,
+)
 from pytest_sandbox.agent.wire import (
     MAGIC,
     MAX_OPEN,
@@ -22,6 +30,7 @@ from pytest_sandbox.agent.wire import (
     Request,
     encode_frame,
 )
+from pytest_sandbox.errors import OperationStalled
 
 EXIT = BodyWriter().i32(0).u8(0).u64(0).u64(0).u64(1_500_000).u64(0).u64(0).u64(4096).u8(0).bytes()
 SURVIVED = BodyWriter().i32(0).u8(1).u64(0).u64(0).u64(0).u64(0).u64(0).u64(0).u8(0).bytes()
@@ -540,5 +549,131 @@ def test_a_flood_of_bytes_that_is_no_protocol_ends_the_connection() -> None:
 
         with pytest.raises(ConnectionLost, match="broke the protocol"):
             await channel.exit()
+
+    play(scenario)
+
+
+# --- an agent that falls silent ---
+
+
+def test_an_agent_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pytest_sandbox.agent.client.BEAT", 0.001)
+
+    async def scenario(client: AgentClient, peer: Peer) -> None:
+        channel, _ = await opened(client, peer)
+
+        with pytest.raises(ConnectionLost, match="its agent does not answer"):
+            await channel.exit()
+
+    play(scenario)
+
+
+def test_an_agent_that_reads_no_more_is_given_up_by_who_sends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pytest_sandbox.agent.client.BEAT", 0.001)
+
+    async def scenario(client: AgentClient, peer: Peer) -> None:
+        channel, number = await opened(client, peer)
+        await peer.send(FrameType.WINDOW, number, BodyWriter().u8(0).u32(2**31).bytes())
+
+        with pytest.raises(ConnectionLost, match="its agent does not answer"):
+            await channel.send(bytes(2**24))
+
+    play(scenario)
+
+
+def test_a_silent_agent_is_asked_once_and_its_answer_is_enough() -> None:
+    async def scenario(client: AgentClient, peer: Peer) -> None:
+        channel, _ = await opened(client, peer)
+        waiting = asyncio.create_task(channel.exit())
+        await asyncio.sleep(0)
+
+        for _ in range(3):
+            for _ in range(LOST_AFTER - 1):
+                client._beat()
+            number, body = await peer.expect(FrameType.OPEN)
+            assert (body.u8(), body.u32(), body.u32()) == (Kind.FORGET, 0, 0)
+            await peer.send(FrameType.OPENED, number, OPENED)
+            await peer.send(FrameType.RESULT, number)
+            await peer.send(FrameType.CLOSED, number)
+            await client._channels[number].wait_closed()
+            client._beat()
+
+        assert client.lost is None
+        waiting.cancel()
+
+    play(scenario)
+
+
+def test_nobody_is_asked_for_whom_nobody_waits() -> None:
+    async def scenario(client: AgentClient, peer: Peer) -> None:
+        channel, number = await opened(client, peer)
+
+        for _ in range(5 * LOST_AFTER):
+            client._beat()
+
+        assert client.lost is None
+        await peer.send(FrameType.EXIT, number, EXIT)
+        assert (await channel.exit()).status == 0
+        channel.discard()
+        await peer.expect(FrameType.REQUEST)  # and no OPEN before it
+
+    play(scenario)
+
+
+@pytest.mark.parametrize(("kind", "beats"), [(Kind.STAT, STALL_BEATS), (Kind.SWEEP, STALL_AFTER[Kind.SWEEP])])
+def test_an_operation_that_does_not_stir_is_ended(kind: Kind, beats: int) -> None:
+    async def scenario(client: AgentClient, peer: Peer) -> None:
+        async def operate() -> None:
+            async with client.channel(kind, b"") as channel:
+                await channel.result()
+
+        waiting = asyncio.create_task(operate())
+        number = await peer.open()
+        await client._channels[number].wait_opened()
+        client._beat()
+
+        for _ in range(beats):
+            client._heard = True  # others are served
+            client._beat()
+
+        assert (await peer.expect(FrameType.REQUEST))[1].u8() == Request.DISCARD
+        assert (await peer.expect(FrameType.REQUEST))[1].u8() == Request.TERMINATE
+        await peer.send(FrameType.FAILURE, number, FAILURE)
+        await peer.send(FrameType.CLOSED, number)
+        with pytest.raises(OperationStalled, match=f"`{kind.name.lower()}` in the sandbox made no progress"):
+            await waiting
+        assert client.lost is None
+
+    play(scenario)
+
+
+def test_a_command_may_be_silent_for_as_long_as_it_likes() -> None:
+    async def scenario(client: AgentClient, peer: Peer) -> None:
+        channel, number = await opened(client, peer)
+        waiting = asyncio.create_task(channel.exit())
+        await asyncio.sleep(0)
+
+        for _ in range(10 * STALL_BEATS):
+            client._heard = True
+            client._beat()
+        await peer.send(FrameType.EXIT, number, EXIT)
+
+        assert (await waiting).status == 0
+
+    play(scenario)
+
+
+def test_beats_end_with_the_last_channel() -> None:
+    async def scenario(client: AgentClient, peer: Peer) -> None:
+        channel, number = await opened(client, peer)
+        assert client._next_beat is not None
+        await peer.send(FrameType.EXIT, number, EXIT)
+        await peer.send(FrameType.CLOSED, number)
+        await channel.wait_closed()
+
+        client._next_beat.cancel()
+        client._beat()
+
+        assert client._next_beat is None
 
     play(scenario)
