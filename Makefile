@@ -11,6 +11,10 @@ SERVERS = POSTGRES_IMAGE="$$(cat .venv/postgres-image)" REDIS_IMAGE="$$(cat .ven
 WORKERS = 2 # of the test suite; half of its time is waiting for the engine
 SECONDS = 30 # of each fuzzer
 
+# Each test of the plugin is a pytest run of its own, of 2 s of CPU with compiled modules and of 5 s where a machine forbids
+# to write them.
+export PYTHONDONTWRITEBYTECODE =
+
 .PHONY: help demo test check lint fuzz bench agent format setup engine servers clean
 
 help:
