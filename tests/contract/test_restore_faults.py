@@ -206,6 +206,17 @@ def test_a_hundred_thousand_files_take_no_more_than_64_mib(tmp_path: Path, works
         assert not (touched / "added").exists()
 
 
+def test_inodes_that_are_used_up_are_no_space_left(mounting: Sandbox) -> None:
+    mounting.exec("mkdir few; mount -t tmpfs -o nr_inodes=10 none few", check=True)
+
+    mounting.exec("cd few; for name in 0 1 2 3 4 5 6 7 8 9; do : > $name; done 2>/dev/null")
+    with pytest.raises(NoSpaceInSandbox):
+        mounting.write_bytes("few/one more", b"")
+
+    mounting.remove("few/0")
+    mounting.write_bytes("few/0", b"room again")
+
+
 @pytest.mark.parametrize("confine", [False, True])
 def test_a_read_only_file_system_is_an_error_of_its_own(mounting: Sandbox, confine: bool) -> None:
     mounting._core.settings = replace(mounting._core.settings, confine=confine)

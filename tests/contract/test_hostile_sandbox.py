@@ -1,0 +1,151 @@
+"""Sandboxes in which root does its worst: the test is told why, this process stays small, the next one does not suffer.
+
+What a stopped or killed worker and agent cost without an engine is in test_agent_faults.py, hostile frames in
+tests/unit/core/test_hostile_agent.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from pytest_sandbox.configuration import RunSettings
+from pytest_sandbox.core.pool import SandboxPool
+from pytest_sandbox.engines.discovery import find_engine
+from pytest_sandbox.errors import CommandHitLimit, NoSpaceInSandbox, SandboxLost
+from pytest_sandbox.faces import Sandbox
+from pytest_sandbox.loop import run
+from pytest_sandbox.models import MEBIBYTE, PullPolicy, SandboxSettings
+
+from .conftest import IMAGE
+
+pytestmark = pytest.mark.docker
+
+PIDS = 48
+SETTINGS = SandboxSettings(image=IMAGE, pull=PullPolicy.NEVER, memory=96 * MEBIBYTE, pids=PIDS, timeout=60)
+FLOOD = 96  # MiB
+GROWTH = 48 * 1024  # KiB that this process may grow by, whatever comes: some windows and buffers
+MANY = 5_000  # files
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[SandboxPool]:
+    pool = SandboxPool(find_engine, RunSettings(slots=100))
+    yield pool
+    run(pool.close())
+
+
+@pytest.fixture
+def victim(pool: SandboxPool) -> Iterator[Sandbox]:
+    """A test's sandbox; the next test's is looked at when this one is over."""
+    sandbox = Sandbox(run(pool.lease(SETTINGS)))
+    yield sandbox
+    run(pool.release(sandbox._core))
+    following = Sandbox(run(pool.lease(SETTINGS)))
+    try:
+        assert following.list_dir() == []
+        assert following.exec("ls /tmp /dev/shm | grep -c .").stdout == b"2\n"  # the names of both
+        processes = following.exec("ls /proc | grep -c '^[0-9]'", check=True).stdout
+        assert int(processes) <= 5  # the agent, a supervisor, and what counts here
+    finally:
+        run(pool.release(following._core))
+
+
+@contextmanager
+def bounded_memory() -> Iterator[None]:
+    """See to it that this process does not grow in the block, by its high water mark, lowered first (proc(5))."""
+
+    def most() -> int:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+
+    Path("/proc/self/clear_refs").write_text("5")
+    before = most()
+    yield
+    assert most() - before < GROWTH
+
+
+# --- the agent itself ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("script", "reason"),
+    [
+        ("printf garbage > /proc/1/fd/1; sleep 60", "broke the protocol: a frame of unknown type"),
+        ("cat /dev/zero > /proc/1/fd/1", "broke the protocol: a frame of unknown type 0"),
+        ("cat /proc/1/fd/0 > /dev/null", "its agent does not answer, for"),
+    ],
+)
+def test_who_interferes_with_the_agent_s_streams_loses_the_sandbox(
+    victim: Sandbox, monkeypatch: pytest.MonkeyPatch, script: str, reason: str
+) -> None:
+    monkeypatch.setattr("pytest_sandbox.agent.client.BEAT", 0.25)
+
+    with bounded_memory(), pytest.raises(SandboxLost, match=reason):
+        victim.exec(script)
+    monkeypatch.undo()
+
+
+def test_signals_from_within_do_not_reach_the_agent(victim: Sandbox) -> None:
+    """As PID 1 it gets only those that it asked for (pid_namespaces(7)): no SIGSTOP, no SIGKILL."""
+    victim.exec("for s in STOP KILL TERM INT SEGV ABRT USR1 USR2 HUP PIPE; do kill -$s 1; done", check=True)
+
+    assert victim.exec("grep State /proc/1/status").stdout.startswith(b"State:\tS")
+
+
+def test_what_a_sandbox_may_not_do_by_default(victim: Sandbox) -> None:
+    victim.write_bytes("file", b"")
+
+    clock = "date -s 2001-01-01; test $(date +%Y) = 2001"
+    for script in (clock, "mkdir m && mount -t tmpfs none m", "chattr +i file", "unshare -m true"):
+        assert not victim.exec(script).ok, script
+
+
+# --- its limits ------------------------------------------------------------------------------------------------------
+
+
+def test_a_fork_bomb_ends_with_its_test(victim: Sandbox) -> None:
+    with pytest.raises(CommandHitLimit, match=f"no more processes: limit {PIDS}"):
+        victim.exec("f() { f | f & }; f; while :; do /bin/true; done", check=True)
+
+
+def test_a_memory_bomb_is_told(victim: Sandbox) -> None:
+    with pytest.raises(CommandHitLimit, match="killed: out of memory, limit 96 MiB"):
+        victim.exec("head -c 500m /dev/zero | tail -c 500m > /dev/null", check=True)
+
+
+def test_a_full_disk_is_told_and_emptied(victim: Sandbox) -> None:
+    with pytest.raises(NoSpaceInSandbox):
+        victim.write_bytes("/var/tmp/full", (bytes(MEBIBYTE) for _ in range(100)))
+    assert not victim.exec("head -c 100m /dev/zero > /var/tmp/full").ok
+
+
+def test_output_that_nobody_reads_waits_in_the_sandbox(victim: Sandbox) -> None:
+    with bounded_memory(), victim.start(["cat", "/dev/zero"]) as flood:
+        assert victim.exec("echo fine").stdout == b"fine\n"
+        assert not flood.finished
+
+
+def test_output_that_is_read_leaves_nothing_behind(victim: Sandbox) -> None:
+    read = 0
+    with bounded_memory(), victim.start(["head", "-c", f"{FLOOD}m", "/dev/zero"]) as flood:
+        while chunk := flood.stdout.read_some():
+            read += len(chunk)
+
+    assert read == FLOOD * MEBIBYTE
+
+
+def test_output_beyond_the_limit_is_counted(victim: Sandbox) -> None:
+    with bounded_memory():
+        result = victim.exec(["head", "-c", f"{FLOOD}m", "/dev/zero"], output_limit=MEBIBYTE)
+
+    assert (len(result.stdout), result.stdout.total_bytes) == (MEBIBYTE, FLOOD * MEBIBYTE)
+
+
+def test_many_files_are_listed_and_gone_for_the_next_test(victim: Sandbox) -> None:
+    victim.exec(f"i=0; while [ $i -lt {MANY} ]; do : > $i; i=$((i + 1)); done", check=True)
+
+    assert len(victim.list_dir()) == MANY
