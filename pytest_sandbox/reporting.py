@@ -72,7 +72,8 @@ def failure_lines(failed: Sequence[object]) -> list[str]:
     """Return what the summary says of the classes of failures; nothing if none was ours."""
     classes = [getattr(report, FAILURE_PROPERTY, None) for report in failed]
     counted = [f"{classes.count(each.value)} {each.value}" for each in FailureClass if each.value in classes]
-    return [f"sandbox: of {len(failed)} failures {', '.join(counted)}"] if counted else []
+    plural = "s" if len(failed) > 1 else ""
+    return [f"sandbox: of {len(failed)} failure{plural} {', '.join(counted)}"] if counted else []
 
 
 def rerun_lines(reports: Iterable[object]) -> list[str]:
