@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path, PurePosixPath
 
 import docker
 import pytest
 
 from pytest_sandbox.core.network import PrivateNetwork
 from pytest_sandbox.core.sandbox import next_name
-from pytest_sandbox.errors import InvalidSetting
+from pytest_sandbox.errors import CommandNotStarted, InvalidSetting
 from pytest_sandbox.faces import Sandbox
 from pytest_sandbox.loop import run
 from pytest_sandbox.models import PullPolicy, SandboxSettings
+from tests.support.subprocess_engine import SubprocessEngine, agent_path
 
 from .conftest import IMAGE
-
-pytestmark = pytest.mark.docker
 
 SETTINGS = SandboxSettings(image=IMAGE, pull=PullPolicy.NEVER, hardened=True, timeout=60)
 NONE = "0000000000000000"
@@ -29,6 +30,35 @@ def hardened() -> Iterator[Sandbox]:
         yield sandbox
 
 
+def as_agent(*wrapper: str) -> SubprocessEngine:
+    return SubprocessEngine((*wrapper, str(agent_path())))
+
+
+def subprocess_settings(tmp_path: Path) -> SandboxSettings:
+    me = f"{os.geteuid()}:{os.getegid()}"
+    return replace(SETTINGS, user=me, workspace=PurePosixPath(tmp_path / "workspace"))
+
+
+def test_an_agent_that_may_not_drop_capabilities_does_not_start_a_command(tmp_path: Path) -> None:
+    without = ("setpriv", "--bounding-set", "-setpcap") if os.geteuid() == 0 else ()  # others have none anyway
+
+    refused = pytest.raises(CommandNotStarted, match="capabilities 'bounding set': Operation not permitted")
+    with Sandbox.create(subprocess_settings(tmp_path), as_agent(*without)) as sandbox, refused:
+        sandbox.exec("true")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has capabilities to drop")
+def test_an_agent_beside_an_engine_drops_them_too(tmp_path: Path) -> None:
+    with Sandbox.create(subprocess_settings(tmp_path), as_agent()) as sandbox:
+        status = sandbox.exec("grep -E '^(Cap...|NoNewPrivs)' /proc/self/status", check=True).stdout.text
+
+    assert [line.split()[1] for line in status.splitlines()] == [NONE] * 5 + ["1"]
+
+
+# --- in a container -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.docker
 @pytest.mark.parametrize("user", [None, "root", 1234])
 def test_no_command_has_capabilities_or_a_way_to_get_any(hardened: Sandbox, user: str | int | None) -> None:
     lines = hardened.exec("cat /proc/self/status", user=user, check=True).stdout.text.splitlines()
@@ -38,6 +68,7 @@ def test_no_command_has_capabilities_or_a_way_to_get_any(hardened: Sandbox, user
     assert (status["NoNewPrivs"], status["Seccomp"]) == ("1", "2")
 
 
+@pytest.mark.docker
 def test_nobody_runs_commands_and_terminals_and_owns_files(hardened: Sandbox) -> None:
     hardened.write_text("mine", "")
 
@@ -47,6 +78,7 @@ def test_nobody_runs_commands_and_terminals_and_owns_files(hardened: Sandbox) ->
         terminal.expect(f"CapBnd:\t{NONE}\n65534\n")
 
 
+@pytest.mark.docker
 @pytest.mark.parametrize("user", [None, "root"])
 @pytest.mark.parametrize(
     "command",
@@ -67,10 +99,12 @@ def test_what_can_not_be_done(hardened: Sandbox, command: str, user: str | None)
     assert not hardened.exec(command, user=user).ok
 
 
+@pytest.mark.docker
 def test_the_loopback_interface_is_the_only_one(hardened: Sandbox) -> None:
     assert hardened.exec("ls /sys/class/net").stdout == b"lo\n"
 
 
+@pytest.mark.docker
 def test_workspaces_programs_and_ports_work_as_ever(hardened: Sandbox) -> None:
     hardened.exec("cp /bin/busybox program; ln -s program true", check=True)
     before = hardened.snapshot()
@@ -88,6 +122,7 @@ def test_workspaces_programs_and_ports_work_as_ever(hardened: Sandbox) -> None:
     assert hardened.exec("ps | grep -c '[s]leep 1000'").stdout == b"0\n"
 
 
+@pytest.mark.docker
 def test_the_container_has_what_its_agent_needs_and_no_more(hardened: Sandbox) -> None:
     client = docker.from_env()
     host = client.api.inspect_container(hardened.container.id)["HostConfig"]
@@ -108,6 +143,7 @@ def test_the_container_has_what_its_agent_needs_and_no_more(hardened: Sandbox) -
     assert host["SecurityOpt"] == ["no-new-privileges"]
 
 
+@pytest.mark.docker
 def test_networks_and_users_are_refused(hardened: Sandbox) -> None:
     with pytest.raises(InvalidSetting, match="network: 'bridge' is not valid; expected `none`"):
         Sandbox.create(replace(SETTINGS, network="bridge"))
@@ -121,11 +157,13 @@ def test_networks_and_users_are_refused(hardened: Sandbox) -> None:
         run(join())
 
 
+@pytest.mark.docker
 def test_a_user_who_is_named_is_taken() -> None:
     with Sandbox.create(replace(SETTINGS, user="1000:1000")) as sandbox:
         assert sandbox.exec("id -u; touch here", check=True).stdout == b"1000\n"
 
 
+@pytest.mark.docker
 def test_the_engine_s_runtimes_can_be_chosen_and_others_are_refused() -> None:
     client = docker.from_env()
     known = next(name for name in sorted(client.info()["Runtimes"]) if "runc" in name)
