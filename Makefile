@@ -22,7 +22,7 @@ help:
 	@echo "make test    run the test suite; the agent has sanitizers where it runs without an engine"
 	@echo "make check   lint, and fuzz for half a minute"
 	@echo "make lint    ruff, mypy --strict, pyright, import-linter"
-	@echo "make fuzz    the agent's readers of frames, archives and paths; SECONDS=1800 for half an hour each"
+	@echo "make fuzz    the readers of frames on both sides, of archives and paths; SECONDS=1800 for half an hour each"
 	@echo "make bench   run the benchmarks, docker-py's own figures beside ours"
 	@echo "make agent   build the agent for every architecture"
 	@echo "make format  let ruff format and fix"

@@ -174,12 +174,41 @@ def paths() -> Iterable[bytes]:
     yield bytes([1, 8, 0, 3])
 
 
+def answers() -> Iterable[bytes]:
+    """What an agent sends on the channels that host.py has opened: 1 a command, 2 a READ, 3 a WRITE."""
+    opened = BodyWriter().u32(1000).u32(7).bytes()
+    ended = BodyWriter().i32(0).u8(0).u64(5).u64(0).u64(1).u64(1).u64(1).u64(1).u8(0).bytes()
+    whole = BodyWriter().u8(0).u64(5).bytes()
+    yield b"\x06" + b"".join(
+        (
+            encode_frame(FrameType.OPENED, 1, opened),
+            data(1, b"shown"),
+            encode_frame(FrameType.EOF, 1, whole),
+            encode_frame(FrameType.EXIT, 1, ended),
+            encode_frame(FrameType.CLOSED, 1),
+        )
+    )
+    yield b"\xff" + b"".join(
+        (
+            encode_frame(FrameType.OPENED, 2, opened),
+            data(2, b"content"),
+            encode_frame(FrameType.RESULT, 2, bytes(8)),
+            encode_frame(FrameType.CLOSED, 2),
+            encode_frame(FrameType.OPENED, 3, opened),
+            window(3, 0, 500),
+            encode_frame(FrameType.FAILURE, 3, BodyWriter().u32(28).str(b"write").str(b"/x").bytes()),
+            encode_frame(FrameType.CLOSED, 3),
+        )
+    )
+
+
 def main() -> None:
     place = Path(sys.argv[1])
     for name, seeds in {
         "archives": [b"\0" + b"".join(canonical_stream(items)) for items in archives()],
         "frames": list(scripts()),
         "paths": list(paths()),
+        "host": list(answers()),
     }.items():
         (place / name).mkdir(parents=True, exist_ok=True)
         for number, seed in enumerate(seeds):
