@@ -130,7 +130,8 @@ def test_relative_paths_of_this_host_begin_at_the_root_directory() -> None:
 
 
 def test_an_unknown_name_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(InvalidSetting, match="here: 'memmory' is not valid; expected a keyword out of image, pull"):
+    known = "expected `memory`, or another keyword out of image, pull"
+    with pytest.raises(InvalidSetting, match=f"here: 'memmory' is not valid; {known}"):
         overridden(DEFAULTS, {"memmory": 1}, "here")
 
 
