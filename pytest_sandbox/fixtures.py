@@ -17,7 +17,7 @@ from . import settings as settings_table
 from .configuration import MissingPolicy
 from .errors import EngineNotReachable
 from .survivors import survivors_of
-from .workers import SHARED, close_keeper, keeper_of, pool_of
+from .workers import SHARED, close_keeper, close_pool, keeper_of, pool_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -143,7 +143,7 @@ def sandbox_pool(pytestconfig: pytest.Config) -> Iterator[SandboxPool]:
             pytest.skip(f"no container engine: {str(error).splitlines()[0]}")
     yield pool
     close_keeper(pytestconfig)
-    run(pool.close())
+    close_pool(pytestconfig, pool)
 
 
 @pytest.fixture(scope="module")

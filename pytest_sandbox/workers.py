@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from .configuration import ReportPolicy
+from .errors import InfrastructureError
 from .folders import PRIVATE_FILE
 from .recordings import recordings_of
 from .settings import RUN
@@ -41,7 +42,6 @@ def pool_of(config: pytest.Config) -> SandboxPool:
         from .core.pool import SandboxPool
         from .core.recent import Recent
         from .engines.discovery import find_engine
-        from .loop import run
 
         tell, show = partial(notify, config), ProgressLine(config).show
         pool = SandboxPool(partial(find_engine, config.stash[RUN].engine), config.stash[RUN], tell, show)
@@ -50,8 +50,18 @@ def pool_of(config: pytest.Config) -> SandboxPool:
         pool.recent = Recent() if config.stash[RUN].report is not ReportPolicy.NEVER else None
         pool.journal = _journal_of(config, pool.recent)
         config.stash[POOL] = pool
-        config.add_cleanup(lambda: run(pool.close()))
+        config.add_cleanup(lambda: close_pool(config, pool))
     return config.stash[POOL]
+
+
+def close_pool(config: pytest.Config, pool: SandboxPool) -> None:
+    """Close it; of what could not be removed tell, and blame no test: the last one is innocent of a lost engine."""
+    from .loop import run
+
+    try:
+        run(pool.close())
+    except InfrastructureError as error:
+        notify(config, f"left for the next run to remove: {str(error).splitlines()[0]}")
 
 
 def _journal_of(config: pytest.Config, recent: Recent | None) -> Journal | None:

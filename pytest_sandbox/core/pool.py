@@ -100,7 +100,7 @@ class SandboxPool:
             self._raise_if_unusable(())
             try:
                 engine = await self._find_engine()
-                engine.progress = self._progress
+                engine.progress, engine.notify = self._progress, self._notify
                 self.description = await engine.describe()
             except EngineError as error:
                 self._unusable[()] = error

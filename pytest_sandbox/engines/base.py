@@ -68,10 +68,11 @@ class Engine(Protocol):
     (EngineNotReachable, EnginePermissionDenied, EngineRequestFailed, ImageNotAvailable).
 
     progress: told, from any thread, what a call that may take long is at: a short line in place of the last one, and an
-    empty one at its end.
+    empty one at its end. notify: told when a request has had no answer for long, while it is waited for.
     """
 
     progress: Callable[[str], None]
+    notify: Callable[[str], None]
 
     async def describe(self) -> EngineDescription:
         """Return who the engine is, as it said when it was found."""

@@ -66,7 +66,7 @@ from ..models import (
     StoredImage,
     shown_size,
 )
-from . import addresses
+from . import addresses, waiting
 from .addresses import Address
 from .base import AGENT_DIRECTORY, SCRATCH, ByteStream, Started
 from .blocking import in_thread
@@ -78,6 +78,7 @@ from .local_images import MAKE_SECONDS, LocalImages
 from .mounting import engine_mounts, engine_tmpfs, refused, tmpfs_options, volume_names
 from .runs import Run, current_run
 from .streams import SocketStream, end_socket
+from .waiting import Operation
 
 logger = logging.getLogger(__name__)
 
@@ -151,6 +152,8 @@ class DockerEngine:
     def __init__(self, connect: Connect, description: EngineDescription, address: Address) -> None:
         self._connect = connect
         self._process = os.getpid()
+        self._hangs = False  # it had no answer for somebody who then gave up
+        self._unanswered = -float("inf")  # when it was last asked in vain whether it does
         self._address = address
         self._api = connect(CALL_SECONDS)
         self._description = description
@@ -161,6 +164,7 @@ class DockerEngine:
         # Of starts whose callers gave up: held here until they are through, for nobody else would.
         self._undoing: set[asyncio.Task[None]] = set()
         self.progress: Callable[[str], None] = logger.debug
+        self.notify: Callable[[str], None] = logger.warning
         architecture = IMAGE_ARCHITECTURES.get(description.architecture, description.architecture)
         self._folder = cache_folder("engines", _digest(description.id))
         self._local = LocalImages(
@@ -191,7 +195,11 @@ class DockerEngine:
                 # With the version known a new client asks nothing.
                 return cls(partial(client, address, speaks), description, address)
 
-        return await _bounded(in_thread(connect), EngineTimeout(address.url, "version", PROBE_SECONDS), PROBE_SECONDS)
+        try:
+            async with asyncio.timeout(PROBE_SECONDS):
+                return await in_thread(connect)
+        except TimeoutError as error:
+            raise EngineTimeout(address.url, "version", PROBE_SECONDS) from error
 
     @classmethod
     async def from_environment(cls) -> DockerEngine:
@@ -216,10 +224,11 @@ class DockerEngine:
         given_up = threading.Event()
         labels = _labels(current_run(), identity, keep=keep)
         async with self._calls:
-            thread = in_thread(lambda: self._start(settings, name, labels, given_up))
-            timeout = EngineTimeout(self._address.url, "start", START_SECONDS, name)
+            operation = Operation("start", name)
+            await self._require_answering(operation)
+            thread = _begun(operation, lambda: self._start(settings, name, labels, given_up))
             try:
-                attached = await _bounded(asyncio.shield(thread), timeout, START_SECONDS)
+                attached = await self._bounded(asyncio.shield(thread), operation, START_SECONDS)
                 return Started(attached.container, attached.transport.stream())
             except BaseException:
                 given_up.set()
@@ -227,7 +236,7 @@ class DockerEngine:
                 self._undoing.add(undoing)
                 undoing.add_done_callback(self._undoing.discard)
                 # Over when the request under way is; a second cancellation ends the waiting, not the undoing.
-                await asyncio.wait([undoing], timeout=CALL_SECONDS)
+                await asyncio.wait([undoing], timeout=PROBE_SECONDS if self._hangs else CALL_SECONDS)
                 raise
 
     async def alive(self, container: Container) -> bool:
@@ -311,13 +320,46 @@ class DockerEngine:
     # --- calls ----------------------------------------------------------------------------------------------------
 
     async def _in_thread(
-        self, function: Callable[[], Result], call: str, subject: str, seconds: float = CALL_SECONDS
+        self, function: Callable[[], Result], call: str, subject: str, seconds: float | None = None
     ) -> Result:
         """Run blocking calls in a thread; the bound counts from when they begin, not from when they had to queue."""
         self._require_own()
         async with self._calls:
-            timeout = EngineTimeout(self._address.url, call, seconds, subject)
-            return await _bounded(in_thread(function), timeout, seconds)
+            operation = Operation(call, subject)
+            await self._require_answering(operation)
+            thread = _begun(operation, function)
+            return await self._bounded(thread, operation, CALL_SECONDS if seconds is None else seconds)
+
+    async def _bounded(self, thread: asyncio.Future[Result], operation: Operation, seconds: float) -> Result:
+        """Wait for a thread. Its requests have bounds of their own, but an answer that trickles in outwits those."""
+        try:
+            with operation.told(lambda text: self.notify(text)):
+                async with asyncio.timeout(seconds):
+                    return await thread
+        except TimeoutError as error:
+            self._hangs = True
+            raise EngineTimeout(self._address.url, operation.call, seconds, operation.subject) from error
+        except asyncio.CancelledError:
+            self._hangs = self._hangs or operation.is_stuck
+            raise
+
+    async def _require_answering(self, operation: Operation) -> None:
+        """Spare everyone the whole bound of a call, once the engine has kept somebody waiting: ask it first.
+
+        A run whose engine hangs would else wait for it in each test, and again in each step of its end.
+        """
+        if not self._hangs:
+            return
+        if time.monotonic() - self._unanswered > PROBE_SECONDS:
+            try:
+                async with asyncio.timeout(PROBE_SECONDS):
+                    await asyncio.wait([in_thread(self._api.ping)])
+            except TimeoutError:
+                self._unanswered = time.monotonic()
+            else:
+                self._hangs = False  # it answers, or nobody is there, which the call itself will find
+                return
+        raise EngineTimeout(self._address.url, operation.call, PROBE_SECONDS, operation.subject)
 
     def _require_own(self) -> None:
         """Raise MadeBeforeFork in a forked process: it and its parent would read each other's answers."""
@@ -327,6 +369,7 @@ class DockerEngine:
     @contextmanager
     def _call(self, call: str, subject: str, seconds: float = CALL_SECONDS) -> Iterator[None]:
         """Surround one call to the engine: errors translated, and logged with its duration."""
+        waiting.begin(call, subject)
         with _translated(self._address.url, call, subject, seconds):
             yield
 
@@ -828,7 +871,7 @@ class DockerEngine:
         if self._sweeping is None:
             self._sweeping = asyncio.create_task(self._quietly(self._sweep))
 
-    async def _quietly(self, sweep: Callable[[], None], seconds: float = CALL_SECONDS) -> None:
+    async def _quietly(self, sweep: Callable[[], None], seconds: float | None = None) -> None:
         try:
             await self._in_thread(sweep, "sweep", "what was left behind", seconds)
         except SandboxError as error:
@@ -1054,13 +1097,12 @@ def _check(given_up: threading.Event) -> None:
         raise _GivenUp
 
 
-async def _bounded(future: asyncio.Future[Result], otherwise: EngineTimeout, seconds: float) -> Result:
-    """Wait for a thread. Its requests have bounds of their own, but an answer that trickles in outwits those."""
-    try:
-        async with asyncio.timeout(seconds):
-            return await future
-    except TimeoutError as error:
-        raise otherwise from error
+def _begun(operation: Operation, function: Callable[[], Result]) -> asyncio.Future[Result]:
+    def run() -> Result:
+        operation.serve()
+        return function()
+
+    return in_thread(run)
 
 
 def _described(info: Mapping[str, Any], server: str, address: Address) -> EngineDescription:

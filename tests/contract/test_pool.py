@@ -58,6 +58,7 @@ class Borrowed:
         self.facts, self.leftovers = engine.facts, engine.leftovers
         self.commit, self.images, self.remove_image = engine.commit, engine.images, engine.remove_image
         self.remove_unused_images, self.progress = engine.remove_unused_images, engine.progress
+        self.notify = engine.notify
         self.create_network, self.remove_network = engine.create_network, engine.remove_network
         self.connect, self.disconnect = engine.connect, engine.disconnect
         self.started: list[Container] = []

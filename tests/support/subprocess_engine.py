@@ -99,6 +99,7 @@ class SubprocessEngine:
 
     def __post_init__(self) -> None:
         self.progress: Callable[[str], None] = print  # nothing here takes long
+        self.notify: Callable[[str], None] = print
 
     async def describe(self) -> EngineDescription:
         kernel, machine, cores = platform.release(), platform.machine(), os.cpu_count() or 1
