@@ -9,17 +9,19 @@ IMAGE = $${SANDBOX_IMAGE:-$$(cat .venv/sandbox-image)}
 RUN = SANDBOX_IMAGE="$(IMAGE)"
 SERVERS = POSTGRES_IMAGE="$$(cat .venv/postgres-image)" REDIS_IMAGE="$$(cat .venv/redis-image)"
 WORKERS = 2 # of the test suite; half of its time is waiting for the engine
+N = 20 # runs of a soak
 SECONDS = 30 # of each fuzzer
 
 # Each test of the plugin is a pytest run of its own, of 2 s of CPU with compiled modules and of 5 s where a machine forbids
 # to write them.
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: help demo test check lint fuzz bench agent format setup engine servers clean
+.PHONY: help demo test soak check lint fuzz bench agent format setup engine servers clean
 
 help:
 	@echo "make demo    run the examples in containers"
 	@echo "make test    run the test suite; the agent has sanitizers where it runs without an engine"
+	@echo "make soak    run the test suite N=20 times; nothing may be left after any of them"
 	@echo "make check   lint, and fuzz for half a minute"
 	@echo "make lint    ruff, mypy --strict, pyright, import-linter"
 	@echo "make fuzz    the readers of frames on both sides, of archives and paths; SECONDS=1800 for half an hour each"
@@ -34,6 +36,9 @@ demo: engine servers
 test: engine # the agent that users get runs in containers, the one with sanitizers where it is a plain subprocess
 	@$(BIN)/python -m pytest_sandbox.agent.build --sanitize
 	$(RUN) SANDBOX_TEST_AGENT=$(CURDIR)/build/agent-sanitized $(BIN)/python -m pytest -n $(WORKERS)
+
+soak: engine
+	$(RUN) $(BIN)/python scripts/soak $(N) -n $(WORKERS) -q
 
 check: lint fuzz
 
