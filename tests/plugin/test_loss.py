@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable
 
 import pytest
 from docker import DockerClient
@@ -158,18 +159,44 @@ def start_suite(pytester: pytest.Pytester, *arguments: str) -> subprocess.Popen[
     )
 
 
-@pytest.mark.parametrize(("workers", "count"), [((), 1), (("-n4",), 4)], ids=["plain", "group"])
-def test_a_killed_run_leaves_nothing_two_seconds_later(
-    pytester: pytest.Pytester, announcements: Announcements, engine: DockerClient, workers: tuple[str, ...], count: int
+def kill_group(run: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    os.killpg(run.pid, number)
+
+
+def kill_controller(run: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    run.send_signal(number)
+
+
+@pytest.mark.parametrize(
+    ("workers", "count", "kill", "number", "seconds"),
+    [
+        ((), 1, kill_group, signal.SIGKILL, 2),
+        (("-n4",), 4, kill_group, signal.SIGKILL, 2),
+        # Workers whose controller is gone give their test 5 s, and then 5 s to heed an interrupt: that is execnet's.
+        (("-n2",), 2, kill_controller, signal.SIGKILL, 12),
+        ((), 1, kill_group, signal.SIGTERM, 2),
+        ((), 1, kill_group, signal.SIGHUP, 2),
+    ],
+    ids=["plain", "group", "controller", "SIGTERM", "SIGHUP"],
+)
+def test_a_killed_run_leaves_nothing(
+    pytester: pytest.Pytester,
+    announcements: Announcements,
+    engine: DockerClient,
+    workers: tuple[str, ...],
+    count: int,
+    kill: Callable[[subprocess.Popen[bytes], signal.Signals], None],
+    number: signal.Signals,
+    seconds: float,
 ) -> None:
     run = start_suite(pytester, *workers)
     names = announcements.read(count)
     assert len(existing(engine, names)) == count
 
-    os.killpg(run.pid, signal.SIGKILL)
-    run.wait()
+    kill(run, number)
+    assert run.wait() == -number
 
-    wait_until_gone(engine, names, seconds=2)
+    wait_until_gone(engine, names, seconds)
 
 
 @pytest.mark.parametrize(("workers", "count"), [((), 1), (("-n2",), 2)], ids=["plain", "xdist"])
