@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from .errors import LimitNotAvailable as LimitNotAvailable
     from .errors import NoService as NoService
     from .errors import NotAnswering as NotAnswering
+    from .errors import NotWithThisEngine as NotWithThisEngine
     from .errors import OutputTruncated as OutputTruncated
     from .errors import PatchRejected as PatchRejected
     from .errors import SandboxClosed as SandboxClosed
@@ -106,6 +107,7 @@ _HOME = {
         "LimitNotAvailable",
         "NotAnswering",
         "NoService",
+        "NotWithThisEngine",
         "OutputTruncated",
         "PatchRejected",
         "SandboxClosed",

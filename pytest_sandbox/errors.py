@@ -53,6 +53,7 @@
         │   └── InvalidMount          one of the mounts; named, and why
         ├── InvalidEntry              of a Baseline
         ├── LimitNotAvailable         the engine, or its storage, can't set it
+        ├── NotWithThisEngine         what other engines can do and this one can't
         ├── UnknownKey
         ├── InvalidPort
         ├── NameTaken                 another sandbox of the test has it in their network
@@ -893,6 +894,17 @@ class InvalidMount(InvalidSetting):
 
     def __str__(self) -> str:
         return f"{self.source}: mount {self.mount!r}: {self.reason}"
+
+
+class NotWithThisEngine(UsageError):
+    """The engine can't do it, though others can. engine: its kind. instead: what to do."""
+
+    def __init__(self, engine: str, ability: str, instead: str) -> None:
+        self.engine, self.ability, self.instead = engine, ability, instead
+        super().__init__(engine, ability, instead)
+
+    def __str__(self) -> str:
+        return f"{self.engine} can't {self.ability}; {self.instead}, or use another engine (--sandbox-engine)"
 
 
 class LimitNotAvailable(UsageError):

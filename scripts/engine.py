@@ -32,6 +32,17 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 CHOICE = CHECKOUT / ".venv" / "sandbox-image"
 DAEMON_LOG = Path(tempfile.gettempdir()) / "pytest-sandbox-dockerd.log"
 
+# Of Podman, for tests alone: this machine's own configuration stays as it is.
+PODMAN_CONFIGURATION = CHECKOUT / ".venv" / "containers.conf"
+# For a machine on which crun can't make cgroups, and limits of resources can't be raised (no CAP_SYS_RESOURCE).
+PODMAN_CONFIGURED = """\
+[engine]
+runtime = "runc"
+
+[containers]
+default_ulimits = ["nofile=4096:4096", "nproc=4096:4096"]
+"""
+
 SSHD = Path("/usr/sbin/sshd")
 POLICY = Path("/usr/sbin/policy-rc.d")  # asked before a package starts its service
 
@@ -83,6 +94,8 @@ def main() -> int:
         if reason := pull(EXAMPLES_IMAGE):
             say(f"{EXAMPLES_IMAGE} can't be pulled now: {reason}")
     ensure_ssh_server()
+    if os.environ.get("PODMAN", "yes") != "no":
+        ensure_podman(client)
     CHOICE.write_text(image + "\n")
     say(f"engine {client.version()['Version']}, default image {image}")
     return 0
@@ -159,6 +172,50 @@ def wait_for_engine() -> tuple[docker.APIClient | None, str]:
         if client is not None or time.monotonic() > deadline:
             return client, reason
         time.sleep(0.2)  # a daemon has no event for "ready" that a stranger could wait for
+
+
+# --- Podman -----------------------------------------------------------------------------------------------------------
+
+
+def ensure_podman(client: docker.APIClient) -> None:
+    """Make sure that Podman runs containers here and has the small image, on which the contract tests run once more."""
+    if not shutil.which("podman"):
+        if not is_debian() or os.geteuid() != 0:
+            say("there is no podman: `make test PODMAN=no` leaves out what runs on it")
+            return
+        say("installing podman from the distribution")
+        with services_left_alone():
+            apt_install("podman")
+    wanted = client.inspect_image(BUSYBOX_IMAGE)["Id"]  # type: ignore[no-untyped-call]
+    found = subprocess.run(
+        ["podman", "image", "inspect", "--format=sha256:{{.Id}}", BUSYBOX_IMAGE], capture_output=True, text=True
+    )
+    if found.stdout.strip() != wanted:
+        say(f"loading {BUSYBOX_IMAGE} into podman")
+        with tempfile.TemporaryDirectory(prefix="pytest-sandbox-") as scratch:
+            archive = Path(scratch, "image.tar")
+            archive.write_bytes(b"".join(client.get_image(BUSYBOX_IMAGE)))
+            subprocess.run(["podman", "load", "--quiet", "--input", archive], check=True, stdout=subprocess.DEVNULL)
+    if podman_fails() is None:
+        return
+    PODMAN_CONFIGURATION.write_text(PODMAN_CONFIGURED)
+    if (reason := podman_fails()) is not None:
+        give_up(
+            f"podman runs no container here: {reason}",
+            f"Neither does it with {PODMAN_CONFIGURATION}.",
+            "`make test PODMAN=no` leaves out what runs on it.",
+        )
+    say(f"podman runs here with {PODMAN_CONFIGURATION}")
+
+
+def podman_fails() -> str | None:
+    """Run a container; return why not, or None. With the configuration for tests if that is there."""
+    environment = dict(os.environ)
+    if PODMAN_CONFIGURATION.exists():
+        environment.setdefault("CONTAINERS_CONF", str(PODMAN_CONFIGURATION))
+    command = ["podman", "run", "--rm", "--network=none", BUSYBOX_IMAGE, "true"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    return None if done.returncode == 0 else (done.stderr.strip().splitlines() or ["no reason given"])[-1]
 
 
 # --- the other end of ssh ---------------------------------------------------------------------------------------------

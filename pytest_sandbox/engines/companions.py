@@ -27,6 +27,7 @@ NAME = "pytest-sandbox"
 POLL = 0.02  # seconds; there is no event for a socket that is listened on, nor for a lock that comes free
 ANSWER_SECONDS = 1  # of a program that listens: the kernel takes the connection for it
 WORDS_BYTES = 4096
+INHERITED = 10  # the least number of a descriptor that a shell between us and who inherits it leaves alone
 
 # What a program's doings depend on besides its arguments: those who differ in it don't share one.
 TELLING = ("CONTAINER", "DBUS_", "HOME", "PATH", "SSH_", "XDG_")
@@ -67,6 +68,11 @@ def last_words(serving: Path) -> str:
     return next((line.strip() for line in reversed(lines) if line.strip()), "")
 
 
+def held() -> tuple[int, ...]:
+    """Return the descriptors by which this process keeps its companions; whoever inherits them keeps them as well."""
+    return tuple(_held.values())
+
+
 def _start(folder: Path, command: Sequence[str], serving: Path, deadline: float) -> None:
     serving.unlink(missing_ok=True)
     ended, alive = os.pipe()  # the caretaker has the one end and never writes: it ends when that process does
@@ -105,7 +111,9 @@ def _hold(lock: Path, deadline: float) -> None:
     """Take a share of a lock, until this process ends. While a caretaker has it, its companion is about to be gone."""
     if lock in _held:
         return
-    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    opened = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = fcntl.fcntl(opened, fcntl.F_DUPFD_CLOEXEC, INHERITED)
+    os.close(opened)
     while True:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)

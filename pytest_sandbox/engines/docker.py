@@ -10,6 +10,7 @@ import asyncio
 import hashlib
 import io
 import itertools
+import json
 import logging
 import os
 import pickle
@@ -47,6 +48,7 @@ from ..errors import (
     LimitNotAvailable,
     MadeBeforeFork,
     NotOurs,
+    NotWithThisEngine,
     SandboxError,
     SandboxStartFailed,
 )
@@ -86,6 +88,7 @@ Result = TypeVar("Result")
 Connect = Callable[[int], docker.APIClient]  # a client for requests of so many seconds: the bound belongs to the client
 
 PROBE_SECONDS = 3  # for "who are you": what a user waits in front of a hanging engine
+PODMAN_SECONDS = 20  # for the same, of one that has answered: Podman asks the package manager about itself
 CALL_SECONDS = 30  # for one request; the slowest, a start with a network under full load, took 4 s
 START_SECONDS = 90  # for the handful of requests that make a container, the agent volume included
 COMMIT_SECONDS = 600  # the engine copies what a set-up wrote, in one request
@@ -112,11 +115,14 @@ NO_EXECUTION = (
 AGENT_VOLUME = "pytest-sandbox-agent"
 AGENT_UNUSED_SECONDS = 86400  # after which a volume goes that no container has; one of another version may come back
 NO_QUOTA = ("storage-opt", "quota", "storage driver")  # in what engines say to a size of a root file system or a volume
+NAME_TAKEN = "already in use"  # of Docker with status 409, of Podman with 500
+NOT_RUNNING = ("is not running", "container state improper")  # to a kill; the other one is Podman's
 NO_NETWORK = "none"  # the engine's network for those that have none
 NO_ADDRESS = "com.docker.network.bridge.inhibit_ipv4"
 VOLUME_POLL, VOLUME_SECONDS = 0.02, 10
-SSH_RECEIVE_BYTES = 64 * 1024
 BUILDKIT_API = "1.39"  # from which on it is not an experiment
+
+PODMAN = "Libpod/"  # how it calls itself
 
 IMAGE_ARCHITECTURES = {ours: theirs for theirs, ours in ALIASES.items()}
 
@@ -159,6 +165,7 @@ class DockerEngine:
         self._description = description
         self._ending = pickle.dumps(partial(end_all, self._ending_of_one()))
         self._left: dict[str, str] = {}  # to the heir, by name
+        self._podman = description.name == "podman"
         self._calls = asyncio.Semaphore(SIMULTANEOUS_CALLS)
         self._sweeping: asyncio.Task[None] | None = None
         # Of starts whose callers gave up: held here until they are through, for nobody else would.
@@ -179,27 +186,34 @@ class DockerEngine:
 
     @classmethod
     async def at(cls, address: Address) -> DockerEngine:
-        """Connect to an engine.
+        """Connect to an engine. Raises EngineNotReachable, EnginePermissionDenied, EngineTimeout.
 
-        Raises EngineNotReachable, EnginePermissionDenied, EngineTimeout; within PROBE_SECONDS.
+        Within PROBE_SECONDS if nobody answers.
         """
 
-        def connect() -> DockerEngine:
+        def greet() -> tuple[str, str]:
             with _translated(address.url, "version", "", PROBE_SECONDS):
-                server, speaks = greeting(address, PROBE_SECONDS)
-                probe = client(address, speaks, PROBE_SECONDS)
-                try:
-                    description = _described(probe.info(), server, address)
-                finally:
-                    probe.close()
-                # With the version known a new client asks nothing.
-                return cls(partial(client, address, speaks), description, address)
+                return greeting(address, PROBE_SECONDS)
 
+        def describe() -> EngineDescription:
+            with _translated(address.url, "info", "", seconds):
+                asking = client(address, speaks, seconds)
+                try:
+                    return _described(asking.info(), server, address)
+                finally:
+                    asking.close()
+
+        call, seconds = "version", PROBE_SECONDS
         try:
-            async with asyncio.timeout(PROBE_SECONDS):
-                return await in_thread(connect)
+            async with asyncio.timeout(seconds):
+                server, speaks = await in_thread(greet)
+            call, seconds = "info", PODMAN_SECONDS if server.startswith(PODMAN) else PROBE_SECONDS
+            async with asyncio.timeout(seconds):
+                description = await in_thread(describe)
         except TimeoutError as error:
-            raise EngineTimeout(address.url, "version", PROBE_SECONDS) from error
+            raise EngineTimeout(address.url, call, seconds) from error
+        # With the version known a new client asks nothing.
+        return cls(partial(client, address, speaks), description, address)
 
     @classmethod
     async def from_environment(cls) -> DockerEngine:
@@ -390,9 +404,10 @@ class DockerEngine:
             # Before it is asked for: a create whose answer is lost has made a container all the same.
             undo.callback(self._remove_quietly, name)
             try:
-                container = self._created(settings, name, volume, mounts, labels)
+                checked = "Healthcheck" in (image["Config"] or {})
+                container = self._created(settings, name, volume, mounts, labels, checked=checked)
             except EngineRequestFailed as error:
-                if _status(error.__cause__) == 409:
+                if NAME_TAKEN in error.reason:
                     undo.pop_all()  # the name is taken: that container is not ours to remove
                     undo.callback(self._remove_volumes_quietly, volumes)
                     self._take_back(name)
@@ -432,8 +447,10 @@ class DockerEngine:
         volume: str,
         mounts: list[dict[str, Any]],
         labels: dict[str, str],
+        *,
+        checked: bool,
     ) -> str:
-        """Create the container and return its id."""
+        """Create the container and return its id. checked: the image has a health check."""
         executable = not settings.hardened
         host = self._api.create_host_config(
             auto_remove=True,
@@ -480,7 +497,8 @@ class DockerEngine:
                     working_dir="/",
                     stdin_open=True,  # and not detached, which is what makes docker-py ask for StdinOnce
                     tty=False,
-                    healthcheck={"test": ["NONE"]},  # the image's own would start a process in the sandbox now and then
+                    # It would start a process in the sandbox now and then. Podman wants systemd for any, also for this.
+                    healthcheck={"test": ["NONE"]} if checked else None,
                     labels=labels,
                     host_config=host,
                 )
@@ -679,15 +697,16 @@ class DockerEngine:
         config["Entrypoint"] = config.get("Entrypoint") or []
         blank = dict.fromkeys((LABEL_RUN, LABEL_HOST, LABEL_VERSION, LABEL_IDENTITY, LABEL_KEPT), "")
         config["Labels"] = {**(config.get("Labels") or {}), **blank, **labels}
+        changes = _instructions(config) if self._podman else None
         repository, _, tag = name.partition(":")
         api = self._connect(COMMIT_SECONDS)
         try:
             with self._call("commit", container.name, COMMIT_SECONDS):
                 # Not paused: nothing runs there but the agent, which waits.
-                made = api.commit(container.id, repository, tag, pause=False, conf=config)
+                made = api.commit(container.id, repository, tag, pause=False, conf=config, changes=changes)
         finally:
             api.close()
-        return str(made["Id"])
+        return f"sha256:{str(made['Id']).removeprefix('sha256:')}"
 
     def _remove_image(self, image: str) -> None:
         with self._call("image remove", image):
@@ -708,7 +727,7 @@ class DockerEngine:
                 self._force_remove(container)
             except docker.errors.APIError as error:
                 # It ended by itself after the engine had looked and before it could kill. Now there is nothing to kill.
-                if "is not running" not in str(error.explanation):
+                if not any(words in str(error.explanation) for words in NOT_RUNNING):
                     raise
                 self._force_remove(container)
         self._take_back(name)
@@ -788,13 +807,24 @@ class DockerEngine:
                 return self._state(container)
         facts: list[str] = []
         with self._call("events", container.name):
+            for event in self._events_so_far(container.id):
+                if event["Type"] == "container":
+                    facts += _facts(event["Action"], event["Actor"]["Attributes"])
+        return "; ".join([*dict.fromkeys(facts), "removed"])
+
+    def _events_so_far(self, container: str) -> Iterator[dict[str, Any]]:
+        chosen = {"container": container}  # and no "type", with which Podman finds none
+        if not self._podman:
             # Up to now by the engine's own clock, in fractions of a second: the API takes them, though docker-py only
             # speaks of whole ones, which would miss the last second, or make us wait for its end.
             now = datetime.fromisoformat(self._api.info()["SystemTime"]).timestamp()
-            chosen = {"container": container.id, "type": "container"}
-            for event in self._api.events(since=0, until=cast("int", now), filters=chosen, decode=True):
-                facts += _facts(event["Action"], event["Actor"]["Attributes"])
-        return "; ".join([*dict.fromkeys(facts), "removed"])
+            yield from self._api.events(since=0, until=cast("int", now), filters=chosen, decode=True)
+            return
+        # Podman has nothing until a time that is past; but it can be asked for what there is, which docker-py does not.
+        query = {"since": "1", "stream": "false", "filters": json.dumps({"container": [container]})}
+        url = f"{self._api.base_url}/v{self._api.api_version}/events"
+        for line in self._api.get(url, params=query, timeout=CALL_SECONDS).iter_lines():
+            yield json.loads(line)
 
     def _state(self, container: Container) -> str:
         with self._call("inspect", container.name):
@@ -810,6 +840,10 @@ class DockerEngine:
     # --- networks -------------------------------------------------------------------------------------------------
 
     def _create_network(self, name: str) -> None:
+        if self._podman:
+            raise NotWithThisEngine(
+                "podman", "let a running container without a network into one", "give the sandboxes of a test no names"
+            )
         run = current_run()
         self._leave("network", name)
         with self._call("network create", name):
@@ -829,6 +863,8 @@ class DockerEngine:
             self._api.connect_container_to_network(container.id, network, aliases=[name])
 
     def _disconnect(self, container: str, network: str) -> None:
+        if self._podman:
+            return  # it was never in one, and Podman refuses even to say so
         with self._call("network disconnect", container):
             try:
                 self._api.disconnect_container_from_network(container, network, force=True)
@@ -932,8 +968,11 @@ class DockerEngine:
     def _unused_volumes(self, label: str, left: Callable[[Mapping[str, str]], bool]) -> Iterator[_Left]:
         with self._call("list", "volumes of this host"):
             found = self._api.volumes(filters={"label": label, "dangling": True})["Volumes"] or []
+        name, _, value = label.partition("=")
         for volume in found:
-            if left(volume["Labels"]):
+            labels = volume["Labels"] or {}
+            # Looked at again: to Podman two filters mean one or the other.
+            if labels.get(name) == value and left(labels):
                 yield (
                     f"volume {volume['Name']}, left by a run that was killed",
                     partial(self._remove_volume, volume["Name"]),
@@ -1106,7 +1145,7 @@ def _begun(operation: Operation, function: Callable[[], Result]) -> asyncio.Futu
 
 
 def _described(info: Mapping[str, Any], server: str, address: Address) -> EngineDescription:
-    podman = server.startswith("Libpod/")
+    podman = server.startswith(PODMAN)
     return EngineDescription(
         name="podman" if podman else "docker",
         version=info["ServerVersion"],
@@ -1145,6 +1184,15 @@ def _transport(opened: Any) -> _Transport:
         response.close()
 
     return _Transport(lambda: SocketStream(sock, response.close), close)
+
+
+def _instructions(config: Mapping[str, Any]) -> list[str]:
+    """Return an image's configuration as lines of a Dockerfile, which is how Podman takes it."""
+    lines = [f"{name.upper()} {json.dumps(config[name] or [])}" for name in ("Entrypoint", "Cmd") if name in config]
+    lines += [f"ENV {variable}" for variable in config.get("Env") or ()]
+    lines += [f"LABEL {json.dumps(name)}={json.dumps(text)}" for name, text in config["Labels"].items()]
+    lines += [f"USER {config.get('User') or '0:0'}", f"WORKDIR {config.get('WorkingDir') or '/'}"]
+    return lines
 
 
 def _agent_archive(agent: AgentBinary) -> bytes:
@@ -1224,10 +1272,6 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
             yield current
             inner = [*current.args, getattr(current, "reason", None), current.__context__, current.__cause__]
             waiting += [each for each in inner if isinstance(each, BaseException)]
-
-
-def _status(error: BaseException | None) -> int | None:
-    return error.status_code if isinstance(error, docker.errors.APIError) else None
 
 
 def _one_line(text: str) -> str:

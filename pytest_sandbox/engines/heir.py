@@ -17,6 +17,7 @@ import threading
 import time
 from pathlib import Path
 
+from .companions import held
 from .heir_main import PATH_VARIABLE
 
 logger = logging.getLogger(__name__)
@@ -80,6 +81,7 @@ def _begun() -> int:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             cwd="/",
+            pass_fds=held(),  # it needs the connection to the engine after we are gone
             env={**os.environ, PATH_VARIABLE: os.pathsep.join(map(os.path.abspath, sys.path))},
             start_new_session=True,
             timeout=BEGIN_SECONDS,

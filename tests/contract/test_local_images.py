@@ -24,7 +24,7 @@ from pytest_sandbox.core.sandbox import SandboxCore
 from pytest_sandbox.engines.docker import DockerEngine
 from pytest_sandbox.engines.local_images import REPOSITORY
 
-pytestmark = pytest.mark.docker
+pytestmark = [pytest.mark.docker, pytest.mark.needs("images made as Docker makes them")]
 
 IMAGE = os.environ.get("SANDBOX_TEST_IMAGE", "pytest-sandbox/busybox")
 CHECKOUT = Path(__file__).parent.parent.parent
@@ -51,7 +51,7 @@ asyncio.run(main())
 
 @pytest.fixture
 def api() -> Iterator[docker.APIClient]:
-    client = docker.APIClient(version="auto")
+    client = docker.from_env().api
     yield client
     client.close()
 

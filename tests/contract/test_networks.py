@@ -24,6 +24,7 @@ from pytest_sandbox.loop import run
 from pytest_sandbox.models import PullPolicy, SandboxSettings
 
 pytestmark = pytest.mark.docker
+joining = pytest.mark.needs("joining networks")
 
 IMAGE = os.environ.get("SANDBOX_TEST_IMAGE", "pytest-sandbox/busybox")
 SETTINGS = SandboxSettings(image=IMAGE, pull=PullPolicy.NEVER, timeout=30)
@@ -69,6 +70,7 @@ def test_what_is_no_host_name_is_refused(network: PrivateNetwork, pair: list[San
     assert not exists(network)
 
 
+@joining
 def test_a_name_is_taken_once_in_either_case(network: PrivateNetwork, pair: list[Sandbox]) -> None:
     join(network, pair[0], "server")
 
@@ -76,6 +78,7 @@ def test_a_name_is_taken_once_in_either_case(network: PrivateNetwork, pair: list
         join(network, pair[1], "Server")
 
 
+@joining
 def test_a_sandbox_that_is_gone_can_not_join(network: PrivateNetwork, pair: list[Sandbox]) -> None:
     pair[0].close()
 
@@ -86,6 +89,7 @@ def test_a_sandbox_that_is_gone_can_not_join(network: PrivateNetwork, pair: list
     assert not exists(network)
 
 
+@joining
 def test_sandboxes_reach_each_other_by_name_and_nothing_else(network: PrivateNetwork, pair: list[Sandbox]) -> None:
     server, client = pair
     join(network, server, "server")
@@ -99,6 +103,7 @@ def test_sandboxes_reach_each_other_by_name_and_nothing_else(network: PrivateNet
     assert not any(client.exec(["ping", "-c", "1", "-W", "1", router]).ok for router in routers), "it leads out"
 
 
+@joining
 def test_a_sandbox_that_has_joined_is_not_another_tests(
     network: PrivateNetwork, pair: list[Sandbox], pool: SandboxPool
 ) -> None:
@@ -113,6 +118,7 @@ def test_a_sandbox_that_has_joined_is_not_another_tests(
     assert pair[1].exec("ping -c 1 -W 5 server").ok
 
 
+@joining
 @pytest.mark.parametrize("heir", [True, False], ids=["by its heir", "by the next run"])
 def test_the_network_of_a_killed_run_is_removed(network: PrivateNetwork, heir: bool) -> None:
     script = """
@@ -148,6 +154,7 @@ async def sweep() -> None:
     await engine.close()
 
 
+@joining
 def test_a_network_is_removed_though_sandboxes_are_in_it(network: PrivateNetwork, pair: list[Sandbox]) -> None:
     join(network, pair[0], "server")
 

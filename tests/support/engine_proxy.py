@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import select
 import socket
@@ -15,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-ENGINE_SOCKET = "/var/run/docker.sock"
+DEFAULT_ENGINE = "unix:///var/run/docker.sock"
 REFUSAL = b'{"message":"out of order"}'
 
 
@@ -40,6 +41,7 @@ class EngineProxy:
 
     def __init__(self, path: Path | None = None, tls: ssl.SSLContext | None = None) -> None:
         self._tls = tls
+        self.engine = os.environ.get("DOCKER_HOST", DEFAULT_ENGINE)
         self._faults: list[tuple[re.Pattern[str], Fault]] = []
         self._refusal = REFUSAL
         self._open: list[socket.socket] = []
@@ -120,7 +122,7 @@ class EngineProxy:
             self._released.wait()
         if b"\r\nUpgrade:" not in head:
             head = re.sub(rb"\r\nConnection:[^\r]*", b"", head).replace(b"\r\n", b"\r\nConnection: close\r\n", 1)
-        engine.connect(ENGINE_SOCKET)
+        engine.connect(self.engine.removeprefix("unix://"))
         engine.sendall(head)
         _join(client, engine, lambda: self._is_answered(fault))
 
