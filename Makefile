@@ -20,7 +20,7 @@ PODMAN := yes
 TESTS = tests/contract # that `make podman` runs
 # Those that `make test` runs on Podman too: where the engine matters. The others are about the agent, which is the same.
 MATTERS = $(patsubst %,tests/contract/test_%.py,docker_engine exec files fork lifecycle limits networks podman pool \
-	ports resume)
+	resume)
 
 .PHONY: help demo test podman soak check lint fuzz bench agent format setup engine servers clean
 
