@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..engines.kept import KeptNote, KeptNotes
-from ..engines.runs import current_run, maker_of
+from ..engines.runs import current_run
 
 if TYPE_CHECKING:
     from ..engines.base import Engine
@@ -42,7 +42,7 @@ class Listed:
         if self.note is not None:
             return self.note.note
         if self.standing is Standing.USED:
-            return maker_of(self.found.run)
+            return current_run().maker_of(self.found.run)
         return "created with keep=True" if self.found.kept else ""
 
 

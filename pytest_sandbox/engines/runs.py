@@ -20,18 +20,23 @@ from ..folders import PRIVATE_FILE, state_folder
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """id: 8 hex digits, of this process. host: 16 hex digits. descriptor: holds the lock."""
+    """id: 8 hex digits, of this process. host: 16 hex digits. descriptor: holds the lock.
+
+    folder: where the host's locks are. Kept with the host, for a process may change its environment: in another folder
+    every other run of this host would be missing, and so look dead.
+    """
 
     id: str
     host: str
     descriptor: int
+    folder: Path
 
     def is_dead(self, run: str) -> bool:
         """Say whether another run of this host has ended: nobody holds its lock any more."""
         if run == self.id:
             return False
         try:
-            descriptor = os.open(_lock_path(run), os.O_RDWR | os.O_CLOEXEC)
+            descriptor = os.open(_lock_path(self.folder, run), os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError:
             return True
         try:
@@ -44,11 +49,18 @@ class Run:
 
     def dead(self) -> list[str]:
         """Return the runs of this host that have ended without being forgotten."""
-        return [path.stem for path in _directory().glob("*.lock") if self.is_dead(path.stem)]
+        return [path.stem for path in self.folder.glob("*.lock") if self.is_dead(path.stem)]
 
     def forget(self, run: str) -> None:
         """Drop the lock file of a dead run whose containers are gone."""
-        _lock_path(run).unlink(missing_ok=True)
+        _lock_path(self.folder, run).unlink(missing_ok=True)
+
+    def maker_of(self, run: str) -> str:
+        """Return what a living run of this host says of itself, `process 12 in /project`, or nothing."""
+        try:
+            return _lock_path(self.folder, run).read_text(errors="replace")
+        except FileNotFoundError:
+            return ""
 
 
 _current: Run | None = None
@@ -58,33 +70,26 @@ def current_run() -> Run:
     """Return this process's run, which begins with the first call."""
     global _current
     if _current is None:
-        host = _host()
+        folder = state_folder("runs")
+        host = _host(folder)
         run = secrets.token_hex(4)
         # Locked before it has its name: a file that can be seen and is not locked is a dead run's.
-        unfinished = _directory() / f"{run}.new"
+        unfinished = folder / f"{run}.new"
         descriptor = os.open(unfinished, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         os.write(descriptor, f"process {os.getpid()} in {Path.cwd()}".encode(errors="replace"))
         fcntl.flock(descriptor, fcntl.LOCK_EX)
-        unfinished.rename(_lock_path(run))
-        _current = Run(run, host, descriptor)
+        unfinished.rename(_lock_path(folder, run))
+        _current = Run(run, host, descriptor, folder)
     return _current
 
 
-def maker_of(run: str) -> str:
-    """Return what a living run of this host says of itself, `process 12 in /project`, or nothing."""
-    try:
-        return _lock_path(run).read_text(errors="replace")
-    except FileNotFoundError:
-        return ""
-
-
-def _host() -> str:
+def _host(folder: Path) -> str:
     """Name this host: a random id kept beside the locks, and the host name.
 
     Not the machine id: containers of one CI image share that, and the engine's socket, but not the lock files; each
     would take the other's runs for dead. A process with another HOME doesn't see our locks either: it is another host.
     """
-    path = _directory() / "identity"
+    path = folder / "identity"
     try:
         identity = path.read_text()
     except FileNotFoundError:
@@ -100,13 +105,9 @@ def _host() -> str:
     return hashlib.sha256(f"{identity}\0{socket.gethostname()}".encode()).hexdigest()[:16]
 
 
-def _directory() -> Path:
-    return state_folder("runs")
-
-
-def _lock_path(run: str) -> Path:
+def _lock_path(folder: Path, run: str) -> Path:
     # The name comes from a label that anybody may have written.
-    return _directory() / f"{Path(run).name}.lock"
+    return folder / f"{Path(run).name}.lock"
 
 
 def _end_in_child() -> None:

@@ -452,6 +452,20 @@ async def test_a_living_run_is_never_swept(engine: DockerEngine, api: docker.API
 
 
 @pytest.mark.asyncio
+async def test_a_living_run_is_not_taken_for_dead_when_our_environment_changes(
+    engine: DockerEngine, api: docker.APIClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = owner()
+    name, _, _ = said(process)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+
+    await engine.sweep()
+
+    assert len(left(api, name)) == 1
+    process.communicate("")
+
+
+@pytest.mark.asyncio
 async def test_volumes_of_others_are_never_swept(api: docker.APIClient, name: str) -> None:
     api.create_volume(name, labels={"theirs": "1"})
     api.create_volume(f"{name}-bare")
