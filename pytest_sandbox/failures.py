@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import re
 from collections import defaultdict
@@ -134,6 +133,8 @@ async def _service(sandbox: SandboxCore) -> list[str]:
 
 async def _changed(sandbox: SandboxCore) -> list[str]:
     """What differs from what the test began with; or why that can't be told."""
+    import asyncio  # every pytest run loads this module
+
     asking = asyncio.create_task(sandbox.changes(), name=f"changes of {sandbox.name}")
     done, _ = await asyncio.wait([asking], timeout=CHANGES_BOUND)
     if not done:
