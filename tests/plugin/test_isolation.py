@@ -165,7 +165,7 @@ def test_the_factory_makes_independent_sandboxes_that_end_with_the_test(suite_bo
             assert small.read_text("base") == "x"
 
         def test_wrong_keyword(sandbox_factory):
-            with pytest.raises(ValueError, match="sandbox_factory: 'memmory' is not valid; expected a keyword out of"):
+            with pytest.raises(ValueError, match="sandbox_factory: 'memmory' is not valid; expected `memory`, or"):
                 sandbox_factory(memmory=1)
         """
     )

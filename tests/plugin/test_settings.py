@@ -90,7 +90,7 @@ def test_the_closest_marker_wins_keyword_by_keyword(suite_both_ways: RunSuite) -
 @pytest.mark.parametrize(
     ("marker", "message"),
     [
-        ("memmory=1", "@pytest.mark.sandbox: 'memmory' is not valid; expected a keyword out of image, pull, "),
+        ("memmory=1", "@pytest.mark.sandbox: 'memmory' is not valid; expected `memory`, or another keyword out of"),
         ("memory='lots'", "@pytest.mark.sandbox(memory=…): 'lots' is not valid; expected bytes, or a number with `k`"),
         ("isolation='total'", "@pytest.mark.sandbox(isolation=…): 'total' is not valid; expected `workspace`, `cont"),
         ("'busybox'", "@pytest.mark.sandbox: 'busybox' is not valid; expected keywords only: image, pull, "),
