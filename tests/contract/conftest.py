@@ -7,16 +7,14 @@ It is the one that the `docker` command would use; SANDBOX_TEST_ENGINE=podman ma
 from __future__ import annotations
 
 import os
-import platform
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 import pytest
 
+from pytest_sandbox.agent.build import compile_static
 from pytest_sandbox.core.sandbox import SandboxCore
 from pytest_sandbox.engines.base import Engine
 from pytest_sandbox.engines.discovery import find_engine
@@ -111,8 +109,7 @@ def mapper(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A static program that changes a file through a shared mapping: tests/support/mapper.c."""
     program = tmp_path_factory.mktemp("mapper") / "mapper"
     source = Path(__file__).parent.parent / "support" / "mapper.c"
-    compiler = [sys.executable, "-m", "ziglang", "cc", "-target", f"{platform.machine()}-linux-musl", "-static"]
-    subprocess.run([*compiler, "-o", program, source], check=True)
+    compile_static([source], program)
     return program
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import platform
 import subprocess
 import sys
 import textwrap
@@ -14,6 +13,7 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
+from pytest_sandbox.agent.build import compile_static
 from pytest_sandbox.agent.wire import VERSION
 from pytest_sandbox.async_faces import AsyncSandbox
 from pytest_sandbox.core.state import SessionState
@@ -321,13 +321,12 @@ class TestOtherVersions:
         """The agent that a kept container has is as old as the container."""
         source = Path(__file__).parents[2] / "pytest_sandbox" / "agent" / "src"
         other = tmp_path / "agent"
-        compiler = [sys.executable, "-m", "ziglang", "cc", "-target", f"{platform.machine()}-linux-musl", "-static"]
         copy = tmp_path / "src"
         copy.mkdir()
         for file in source.iterdir():
             text = file.read_text().replace(f"#define PROTOCOL_VERSION {VERSION}", "#define PROTOCOL_VERSION 77")
             (copy / file.name).write_text(text)
-        subprocess.run([*compiler, "-std=c11", "-D_GNU_SOURCE", *copy.glob("*.c"), "-o", other], check=True)
+        compile_static(list(copy.glob("*.c")), other)
         engine = SubprocessEngine((str(agent_path()),))
         own = replace(own, workspace=PurePosixPath(tmp_path / "workspace"))
         sandbox = Sandbox.create(own, engine, keep=True)
