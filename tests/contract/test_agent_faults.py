@@ -318,3 +318,16 @@ def test_a_tree_deeper_than_any_path(sandbox: Sandbox) -> None:
 
     assert len(sandbox.persist().members()) == DEEP
     sandbox.remove("d", recursive=True)
+
+
+def test_commands_ignore_no_signal_that_whoever_started_the_agent_ignores(tmp_path: Path) -> None:
+    """As an engine does that was started in the background of a shell, and its containers with it."""
+    settings = SandboxSettings(workspace=PurePosixPath(tmp_path / "workspace"))
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with Sandbox.create(settings, SubprocessEngine()) as sandbox:
+            status = sandbox.exec("cat /proc/self/status").stdout
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+    assert b"SigIgn:\t0000000000000000" in status.splitlines()

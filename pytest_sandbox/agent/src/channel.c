@@ -926,11 +926,11 @@ static void terminate(struct channel *c, const void *request, size_t length)
 {
     if (c->ended || c->pid <= 0)
         return;
-    kill(c->pid, SIGCONT); /* root in the sandbox may have stopped it */
     if (c->kind == KIND_EXEC || c->kind == KIND_TERMINAL)
         send(c->link.fd, request, length, MSG_NOSIGNAL | MSG_DONTWAIT);
     else
         kill(c->pid, SIGTERM); /* before its input ends, so that it can't take the end for a complete file */
+    kill(c->pid, SIGCONT); /* root in the sandbox may have stopped it; last, or it would finish its work first */
 }
 
 /* Kill the children of the agent that no channel knows, orphans of a supervisor that was killed, and all below them.
@@ -1317,8 +1317,16 @@ static bool dispatch(struct source *s, uint32_t events)
     return true;
 }
 
+/* Who runs an engine, or tests, in the background of a shell lets them ignore Ctrl-C, and all that they start inherits it. */
+static void ignore_nothing(void)
+{
+    for (int number = 1; number < NSIG; number++)
+        signal(number, SIG_DFL);
+}
+
 static void prepare(void)
 {
+    ignore_nothing();
     signal(SIGPIPE, SIG_IGN);
     if (getrlimit(RLIMIT_NOFILE, &agent.files) == 0) { /* each command takes up to five descriptors */
         struct rlimit raised = {agent.files.rlim_max, agent.files.rlim_max};
