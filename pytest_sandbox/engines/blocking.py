@@ -16,6 +16,7 @@ def in_thread(function: Callable[[], Result]) -> asyncio.Future[Result]:
 
     Not a ThreadPoolExecutor: the interpreter joins those threads at its exit, and one that waits for a hanging engine
     would keep pytest from ending. A daemon thread is just left behind. Starting one takes about 0.05 ms.
+    How a call ends that was given up is nobody's business, and asyncio's to report neither.
     """
     outcome: Future[Result] = Future()
     outcome.set_running_or_notify_cancel()
@@ -29,4 +30,6 @@ def in_thread(function: Callable[[], Result]) -> asyncio.Future[Result]:
             outcome.set_result(result)
 
     threading.Thread(target=run, name="pytest-sandbox-engine", daemon=True).start()
-    return asyncio.wrap_future(outcome)
+    future = asyncio.wrap_future(outcome)
+    future.add_done_callback(lambda future: future.cancelled() or future.exception())
+    return future

@@ -212,6 +212,8 @@ class SocketStream:
                 self._incoming.end()
         except (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
             pass  # all read; or half a TLS record, whose rest makes the socket readable again
+        except ConnectionResetError:
+            self._incoming.end()  # an engine that is killed hangs up so, or not: by what it had not read yet
         except OSError as error:
             self._incoming.end(f"read from the engine: {error}")
         if self._incoming.full or self._incoming.ended:

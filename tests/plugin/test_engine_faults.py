@@ -112,7 +112,7 @@ def left(engine: PrivateEngine) -> list[str]:
     api = engine.client()
     try:
         containers = [name for entry in api.containers(all=True) for name in entry["Names"]]
-        volumes = [volume["Name"] for volume in api.volumes()["Volumes"] or []]
+        volumes = [f"{volume['Name']} of {volume['Labels']}" for volume in api.volumes()["Volumes"] or []]
         networks = [network["Name"] for network in api.networks(filters={"type": "custom"})]
         return [*containers, *networks, *(name for name in volumes if "-agent-" not in name)]
     finally:
@@ -162,14 +162,15 @@ def test_an_engine_that_comes_back_serves_the_tests_that_follow(
             announce(sandbox.name)
             sandbox.exec("sleep 1000")
 
-        def test_two(request):
-            for _ in range(100):  # a daemon has no event for "ready" that a stranger could wait for
+        def test_two(sandbox_factory):
+            deadline = time.monotonic() + 60
+            while True:  # a daemon has no event for "ready" that a stranger could wait for
                 try:
-                    sandbox = request.getfixturevalue("sandbox")
-                except Exception:
-                    time.sleep(0.1)
-                else:
+                    sandbox = sandbox_factory()
                     break
+                except Exception:
+                    assert time.monotonic() < deadline
+                    time.sleep(0.1)
             sandbox.exec("true", check=True)
         """
     )
@@ -177,7 +178,7 @@ def test_an_engine_that_comes_back_serves_the_tests_that_follow(
 
     engine.kill()
     engine.start()
-    output, _ = run.communicate(timeout=60)
+    output, _ = run.communicate(timeout=90)
 
     assert "1 failed, 1 passed" in output, output
     wait_until_empty(engine)
