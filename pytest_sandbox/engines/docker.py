@@ -330,6 +330,8 @@ class DockerEngine:
             await asyncio.wait([self._sweeping])
             await self._quietly(self._remove_own_volumes, PROBE_SECONDS)
         self._api.close()
+        if self._sweeping is not None:
+            self._sweeping.result()  # a defect of ours shows itself here
 
     # --- calls ----------------------------------------------------------------------------------------------------
 
@@ -533,8 +535,8 @@ class DockerEngine:
             with self._call("list", "kept containers"):
                 found = self._api.containers(filters={"label": LABEL_IDENTITY})
             return [
-                KeptSandbox(entry["Id"], entry["Names"][0].lstrip("/"), entry["Image"], entry["Labels"][LABEL_IDENTITY])
-                for entry in found
+                KeptSandbox(entry["Id"], name, entry["Image"], entry["Labels"][LABEL_IDENTITY])
+                for name, entry in _named(found)
                 if _is_kept(entry["Labels"])
             ]
 
@@ -544,7 +546,7 @@ class DockerEngine:
         def sandboxes() -> list[FoundSandbox]:
             with self._call("list", "sandboxes"):
                 found = self._api.containers(all=True, filters={"label": LABEL_IDENTITY})
-            return [_found(entry) for entry in found if entry["Labels"][LABEL_IDENTITY]]
+            return [_found(name, entry) for name, entry in _named(found) if entry["Labels"][LABEL_IDENTITY]]
 
         return await self._in_thread(sandboxes, "list", "sandboxes")
 
@@ -925,8 +927,7 @@ class DockerEngine:
         run = current_run()
         with self._call("list", "containers of this host"):
             found = self._api.containers(all=True, filters={"label": f"{LABEL_HOST}={run.host}"})
-        for entry in found:
-            name = entry["Names"][0].lstrip("/")
+        for name, entry in _named(found):
             if run.is_dead(entry["Labels"][LABEL_RUN]) and not _is_kept(entry["Labels"]):
                 yield f"container {name}, left by a run that was killed", partial(self._remove, entry["Id"], name)
         with self._call("list", "networks of this host"):
@@ -1047,11 +1048,21 @@ def _labels(run: Run, identity: str = "", *, keep: bool = False) -> dict[str, st
     return labels
 
 
-def _found(entry: Mapping[str, Any]) -> FoundSandbox:
+def _named(listed: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield what an engine lists of containers, with their names.
+
+    One without a name is gone: Docker, killed and started again, may list for ever what it removed meanwhile.
+    """
+    for entry in listed:
+        if entry["Names"]:
+            yield entry["Names"][0].lstrip("/"), entry
+
+
+def _found(name: str, entry: Mapping[str, Any]) -> FoundSandbox:
     labels = entry["Labels"]
     return FoundSandbox(
         id=entry["Id"],
-        name=entry["Names"][0].lstrip("/"),
+        name=name,
         image=entry["Image"],
         identity=labels[LABEL_IDENTITY],
         run=labels.get(LABEL_RUN, ""),

@@ -27,7 +27,7 @@ from pytest_sandbox.agent.binaries import agent_binary
 from pytest_sandbox.agent.client import AgentClient
 from pytest_sandbox.core.sandbox import SandboxCore
 from pytest_sandbox.engines.discovery import find_engine
-from pytest_sandbox.engines.docker import DockerEngine
+from pytest_sandbox.engines.docker import DockerEngine, _named
 from pytest_sandbox.errors import (
     EngineError,
     EngineNotReachable,
@@ -476,6 +476,12 @@ async def test_volumes_of_others_are_never_swept(api: docker.APIClient, name: st
 
     for volume in (name, f"{name}-bare"):
         api.remove_volume(volume)
+
+
+def test_a_container_that_the_engine_lists_without_a_name_is_gone() -> None:
+    listed = [{"Id": "1", "Names": []}, {"Id": "2", "Names": ["/two"]}]
+
+    assert list(_named(listed)) == [("two", listed[1])]
 
 
 # --- the agent's volume -----------------------------------------------------------------------------------------------
