@@ -5,18 +5,15 @@ from __future__ import annotations
 import os
 import re
 import signal
-import subprocess
-import sys
-import textwrap
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.support.private_engine import CGROUPS, PrivateEngine
 
-from .conftest import IMAGE, Announcements, RunSuite
+from .conftest import IMAGE, Announcements, RunSuite, StartSuite, wait_until_none
 
 pytestmark = pytest.mark.private_engine
 
@@ -55,8 +52,6 @@ def engine(shared: PrivateEngine, monkeypatch: pytest.MonkeyPatch) -> PrivateEng
     return shared
 
 
-StartSuite = Callable[..., "subprocess.Popen[str]"]
-
 # Bounds of calls in these suites, so that nobody has to wait for the real ones.
 IMPATIENT = """
     import os
@@ -82,31 +77,6 @@ THREE_TESTS = """
 """
 
 
-@pytest.fixture
-def start(pytester: pytest.Pytester) -> Iterator[StartSuite]:
-    """Start a suite, for something to happen to it."""
-    started: list[subprocess.Popen[str]] = []
-
-    def run(source: str, *arguments: str) -> subprocess.Popen[str]:
-        pytester.makepyfile(test_suite=textwrap.dedent(source))
-        started.append(
-            subprocess.Popen(
-                [sys.executable, "-m", "pytest", "-p", "no:hypothesispytest", *arguments],
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                cwd=pytester.path,
-                start_new_session=True,
-            )
-        )
-        return started[-1]
-
-    yield run
-    for process in started:
-        process.kill()
-        process.communicate()
-
-
 def left(engine: PrivateEngine) -> list[str]:
     """What of ours the engine has: containers, networks, and volumes other than the agent's."""
     api = engine.client()
@@ -120,10 +90,7 @@ def left(engine: PrivateEngine) -> list[str]:
 
 
 def wait_until_empty(engine: PrivateEngine, seconds: float = 2) -> None:
-    deadline = time.monotonic() + seconds
-    while names := left(engine):
-        assert time.monotonic() < deadline, f"still there after {seconds:g} s: {names}"
-        time.sleep(0.05)
+    wait_until_none(lambda: left(engine), seconds)
 
 
 def errors(output: str) -> list[str]:

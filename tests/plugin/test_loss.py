@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
-import sys
-import textwrap
 from collections.abc import Callable
 
 import pytest
 from docker import DockerClient
 
-from .conftest import Announcements, RunSuite, existing, wait_until_gone
+from tests.support.engine_proxy import EngineProxy, Fault
+
+from .conftest import Announcements, Remains, RunSuite, StartSuite, existing, wait_until_gone, wait_until_none
 
 pytestmark = pytest.mark.docker
 
@@ -135,35 +136,23 @@ def test_a_run_that_exits_leaves_nothing(suite: RunSuite, announcements: Announc
     wait_until_gone(engine, announcements.read(2), seconds=2)
 
 
-def start_suite(pytester: pytest.Pytester, *arguments: str) -> subprocess.Popen[bytes]:
-    """Start a suite, as a process group, of four tests that announce their sandboxes and then wait in a command."""
-    pytester.makepyfile(
-        textwrap.dedent(
-            """
-            import pytest
+# Four tests that say that they are there, and wait in a command.
+HANGING = """
+    import pytest
 
-            @pytest.mark.parametrize("turn", [1, 2, 3, 4])
-            def test_hangs(sandbox, announce, turn):
-                with sandbox.start("sleep 1000") as process:
-                    announce(sandbox.name)
-                    process.wait()
-            """
-        )
-    )
-    return subprocess.Popen(
-        [sys.executable, "-m", "pytest", *arguments],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        cwd=pytester.path,
-        start_new_session=True,
-    )
+    @pytest.mark.parametrize("turn", [1, 2, 3, 4])
+    def test_hangs(sandbox, announce, turn):
+        with sandbox.start("sleep 1000") as process:
+            announce("here")
+            process.wait()
+"""
 
 
-def kill_group(run: subprocess.Popen[bytes], number: signal.Signals) -> None:
+def kill_group(run: subprocess.Popen[str], number: signal.Signals) -> None:
     os.killpg(run.pid, number)
 
 
-def kill_controller(run: subprocess.Popen[bytes], number: signal.Signals) -> None:
+def kill_controller(run: subprocess.Popen[str], number: signal.Signals) -> None:
     run.send_signal(number)
 
 
@@ -172,7 +161,7 @@ def kill_controller(run: subprocess.Popen[bytes], number: signal.Signals) -> Non
     [
         ((), 1, kill_group, signal.SIGKILL, 2),
         (("-n4",), 4, kill_group, signal.SIGKILL, 2),
-        # Workers whose controller is gone give their test 5 s, and then 5 s to heed an interrupt: that is execnet's.
+        # Execnet gives workers whose controller is gone 5 s, and then interrupts them.
         (("-n2",), 2, kill_controller, signal.SIGKILL, 12),
         ((), 1, kill_group, signal.SIGTERM, 2),
         ((), 1, kill_group, signal.SIGHUP, 2),
@@ -180,36 +169,202 @@ def kill_controller(run: subprocess.Popen[bytes], number: signal.Signals) -> Non
     ids=["plain", "group", "controller", "SIGTERM", "SIGHUP"],
 )
 def test_a_killed_run_leaves_nothing(
-    pytester: pytest.Pytester,
+    start: StartSuite,
     announcements: Announcements,
-    engine: DockerClient,
+    remains: Remains,
     workers: tuple[str, ...],
     count: int,
-    kill: Callable[[subprocess.Popen[bytes], signal.Signals], None],
+    kill: Callable[[subprocess.Popen[str], signal.Signals], None],
     number: signal.Signals,
     seconds: float,
 ) -> None:
-    run = start_suite(pytester, *workers)
-    names = announcements.read(count)
-    assert len(existing(engine, names)) == count
+    run = start(HANGING, *workers)
+    announcements.read(count)
+    runs = remains.runs()
+    assert len(runs) == count
 
     kill(run, number)
     assert run.wait() == -number
 
-    wait_until_gone(engine, names, seconds)
+    remains.wait_until_none(runs.values(), seconds)
+
+
+def test_a_worker_that_is_killed_leaves_nothing_and_the_rest_runs(
+    start: StartSuite, announcements: Announcements, remains: Remains
+) -> None:
+    run = start(
+        """
+        import os
+        import pytest
+
+        def test_hangs(sandbox, announce):
+            announce(str(os.getpid()))
+            sandbox.exec("sleep 1000")
+
+        @pytest.mark.parametrize("turn", [1, 2, 3])
+        def test_next(sandbox, turn):
+            assert sandbox.exec(["true"]).ok
+        """,
+        "-n2",
+    )
+    pid = int(announcements.read(1)[0])
+    killed = remains.runs()[pid]
+
+    os.kill(pid, signal.SIGKILL)
+    wait_until_none(lambda: remains.of([killed]))
+    output, _ = run.communicate(timeout=60)
+
+    assert "1 failed, 3 passed" in output, output
+    assert re.search(r"worker 'gw\d' crashed while running 'test_suite.py::test_hangs'", output), output
+    remains.wait_until_none([killed])
+
+
+# --- Ctrl-C -----------------------------------------------------------------------------------------------------------
+
+# How tests say where they are without a fixture of pytest's for one test.
+SAY = """
+    import pytest
+    from pytest_sandbox import Baseline
+
+    def say():
+        with open("announcements", "a") as fifo:
+            fifo.write("here\\n")
+"""
+IN_BASELINE = (
+    SAY
+    + """
+    def prepare(sandbox):
+        say()
+        sandbox.exec("sleep 1000")
+
+    @pytest.fixture(scope="module")
+    def sandbox_baseline():
+        return Baseline(prepare=prepare, key="1")
+
+    @pytest.mark.parametrize("turn", [1, 2])
+    def test_never_begins(sandbox, turn):
+        pass
+"""
+)
+IN_TEARDOWN = (
+    SAY
+    + """
+    @pytest.fixture
+    def slow_end(sandbox):
+        yield
+        say()
+        sandbox.exec("sleep 1000")
+
+    @pytest.mark.parametrize("turn", [1, 2])
+    def test_ends_slowly(slow_end, turn):
+        pass
+"""
+)
+
+
+@pytest.mark.parametrize(
+    ("source", "workers", "count"),
+    [
+        (HANGING, (), 1),
+        (HANGING, ("-n2",), 2),
+        (IN_BASELINE, (), 1),
+        (IN_BASELINE, ("-n2",), 1),  # the other worker waits for it
+        (IN_TEARDOWN, (), 1),
+        (IN_TEARDOWN, ("-n2",), 2),
+    ],
+    ids=["test", "test-xdist", "baseline", "baseline-xdist", "teardown", "teardown-xdist"],
+)
+def test_an_interrupted_run_has_cleaned_up_when_it_ends(
+    start: StartSuite,
+    announcements: Announcements,
+    remains: Remains,
+    source: str,
+    workers: tuple[str, ...],
+    count: int,
+) -> None:
+    run = start(source, *workers)
+    announcements.read(count)
+    runs = remains.runs()
+
+    os.killpg(run.pid, signal.SIGINT)
+    output, _ = run.communicate(timeout=20)
+
+    assert run.returncode == pytest.ExitCode.INTERRUPTED, output
+    assert "! KeyboardInterrupt !" in output
+    remains.wait_until_none(runs.values())
+
+
+@pytest.mark.parametrize("step", ["create", "start"])
+def test_a_run_that_is_interrupted_while_a_container_starts_leaves_nothing(
+    start: StartSuite, remains: Remains, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    with EngineProxy() as proxy:
+        proxy.fault(rf"POST \S+/{step}\b", Fault.HOLD_ANSWER)
+        monkeypatch.setenv("DOCKER_HOST", proxy.endpoint)
+        run = start("def test_never_begins(sandbox): pass")
+        assert proxy.seen.wait(30)
+        runs = remains.runs()
+
+        os.killpg(run.pid, signal.SIGINT)
+        proxy.let_go()
+        output, _ = run.communicate(timeout=20)
+
+    assert run.returncode == pytest.ExitCode.INTERRUPTED, output
+    assert "! KeyboardInterrupt !" in output
+    remains.wait_until_none(runs.values())
+
+
+def test_a_run_that_is_interrupted_while_it_removes_its_sandboxes_leaves_nothing(
+    start: StartSuite, remains: Remains, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with EngineProxy() as proxy:
+        proxy.fault(r"DELETE \S+/containers/[0-9a-f]{64}", Fault.HOLD)
+        monkeypatch.setenv("DOCKER_HOST", proxy.endpoint)
+        run = start("def test_ends(sandbox): pass")
+        assert proxy.seen.wait(30)
+        runs = remains.runs()
+
+        os.killpg(run.pid, signal.SIGINT)
+        output, _ = run.communicate(timeout=20)
+
+    assert run.returncode == pytest.ExitCode.INTERRUPTED, output
+    assert "! KeyboardInterrupt !" in output
+    remains.wait_until_none(runs.values())
+
+
+TWICE = (
+    SAY
+    + """
+    @pytest.fixture
+    def slow_end(sandbox):
+        yield
+        say()
+        sandbox.exec("sleep 1000")
+
+    @pytest.mark.parametrize("turn", [1, 2])
+    def test_hangs(sandbox, slow_end, turn):
+        say()
+        sandbox.exec("sleep 1000")
+"""
+)
 
 
 @pytest.mark.parametrize(("workers", "count"), [((), 1), (("-n2",), 2)], ids=["plain", "xdist"])
-def test_an_interrupted_run_has_cleaned_up_when_it_ends(
-    pytester: pytest.Pytester, announcements: Announcements, engine: DockerClient, workers: tuple[str, ...], count: int
+def test_a_run_that_is_interrupted_twice_leaves_nothing(
+    start: StartSuite, announcements: Announcements, remains: Remains, workers: tuple[str, ...], count: int
 ) -> None:
-    run = start_suite(pytester, *workers)
-    names = announcements.read(count)
+    run = start(TWICE, *workers)
+    announcements.read(count)
+    runs = remains.runs()
 
     os.killpg(run.pid, signal.SIGINT)
+    announcements.read(count)  # pytest tears down
+    os.killpg(run.pid, signal.SIGINT)
+    output, _ = run.communicate(timeout=20)
 
-    assert run.wait(timeout=20) == pytest.ExitCode.INTERRUPTED
-    wait_until_gone(engine, names, seconds=2)
+    assert run.returncode in (pytest.ExitCode.INTERRUPTED, -signal.SIGINT), output
+    assert "KeyboardInterrupt" in output
+    remains.wait_until_none(runs.values())
 
 
 def test_a_finished_run_has_removed_its_sandboxes(
