@@ -46,14 +46,14 @@ demo: engine servers
 
 test: engine # the agent that users get runs in containers, the one with sanitizers where it is a plain subprocess
 	@$(BIN)/python -m pytest_sandbox.agent.build --sanitize
-	$(RUN) SANDBOX_TEST_AGENT=$(CURDIR)/build/agent-sanitized $(BIN)/python -m pytest -n $(WORKERS)
+	$(RUN) SANDBOX_TEST_AGENT=$(CURDIR)/build/agent-sanitized $(BIN)/python -m pytest -n $(WORKERS) --dist=worksteal
 	@if [ "$(PODMAN)" != no ]; then $(MAKE) --no-print-directory podman TESTS="$(MATTERS)"; fi
 
 podman: engine
 	SANDBOX_TEST_ENGINE=podman $(BIN)/python -m pytest -n $(WORKERS) --dist=loadfile -m "docker and not private_engine" $(TESTS)
 
 soak: engine
-	$(RUN) $(BIN)/python scripts/soak $(N) -n $(WORKERS) -q
+	$(RUN) $(BIN)/python scripts/soak $(N) -n $(WORKERS) --dist=worksteal -q
 
 check: lint fuzz
 
