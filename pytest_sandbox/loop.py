@@ -35,6 +35,7 @@ class _Call(Generic[T]):
         self._over = False
 
     def result(self) -> T:
+        __tracebackhide__ = True  # of an interruption who reads the report sees his own line
         try:
             self._owner.call_soon_threadsafe(self._begin)
             self._wait_until_ended()
@@ -48,6 +49,7 @@ class _Call(Generic[T]):
         return self._task.result()
 
     def _wait_until_ended(self) -> None:
+        __tracebackhide__ = True
         # A signal that comes after the interpreter last looked and before the thread sleeps does not wake it: without
         # a bound that Ctrl-C would be seen when the command ends, which may be never. One may also come when the lock
         # has just been taken: then only the flag says that there is nothing left to wait for.
@@ -83,6 +85,7 @@ class OwnerLoop:
 
         Whatever interrupts the waiting cancels the coroutine, waits for its clean-up, and then goes on its way.
         """
+        __tracebackhide__ = True
         if self.is_current_thread:
             coroutine.close()
             raise RuntimeError("a blocking call from inside the owner loop would wait for itself; await the coroutine")
@@ -196,6 +199,7 @@ async def cross_iterate(generator: AsyncGenerator[T, None]) -> AsyncGenerator[T,
 
 def iterate(generator: AsyncGenerator[T, None]) -> Iterator[T]:
     """Iterate over an async generator of the core; leaving the iteration early closes it."""
+    __tracebackhide__ = True
     try:
         while True:
             item = run(_next(generator))

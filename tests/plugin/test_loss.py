@@ -380,3 +380,55 @@ def test_a_finished_run_has_removed_its_sandboxes(
 
     result.assert_outcomes(passed=1)
     assert existing(engine, announcements.read(3)) == []
+
+
+# --- pytest-timeout ---------------------------------------------------------------------------------------------------
+
+
+def test_a_test_that_times_out_by_a_signal_fails_and_what_it_waited_for_is_ended(suite: RunSuite) -> None:
+    result = suite(
+        """
+        import pytest
+
+        @pytest.fixture(autouse=True)
+        def afterwards(sandbox):
+            yield
+            assert b"sleep 1000" not in sandbox.exec(["ps"], check=True).stdout
+
+        def test_exec(sandbox):
+            sandbox.exec("sleep 1000")
+
+        def test_output(sandbox):
+            with sandbox.start("sleep 1000") as process:
+                next(iter(process.stdout))
+
+        def test_terminal(sandbox):
+            with sandbox.terminal("sleep 1000") as terminal:
+                terminal.expect("never", timeout=1000)
+
+        def test_next(sandbox):
+            assert sandbox.exec("echo fine", check=True).stdout == b"fine\\n"
+        """,
+        "--timeout=1",
+        "--timeout-method=signal",
+        "-otimeout_func_only=true",
+    )
+
+    result.assert_outcomes(passed=1, failed=3)
+    # At the user's own line: how we wait is of no interest.
+    told = r"^E +Failed: Timeout \(>1\.0s\) from pytest-timeout\.\n\ntest_suite\.py:\d+: Failed$"
+    assert len(re.findall(told, result.stdout.str(), re.MULTILINE)) == 3
+
+
+def test_a_run_that_ends_by_a_timeout_in_a_thread_leaves_nothing(
+    start: StartSuite, announcements: Announcements, remains: Remains
+) -> None:
+    run = start(HANGING, "--timeout=1", "--timeout-method=thread", "-otimeout_func_only=true")
+    announcements.read(1)
+    runs = remains.runs()
+
+    output, _ = run.communicate(timeout=20)
+
+    assert run.returncode == 1
+    assert "+ Timeout +" in output
+    remains.wait_until_none(runs.values())
