@@ -22,6 +22,7 @@ from pathlib import Path
 
 import filelock
 
+START_SECONDS = 20  # until Podman's service has looked through its storage, or ssh has logged in
 CARETAKER = Path(__file__).with_name("caretaker.py")
 NAME = "pytest-sandbox"
 POLL = 0.02  # seconds; there is no event for a socket that is listened on, nor for a lock that comes free
@@ -41,7 +42,7 @@ class CompanionFailed(Exception):
     """It did not come up. The argument is one line that says why, in the program's own words if it had any."""
 
 
-def companion(command: Sequence[str], seconds: float) -> Path:
+def companion(command: Sequence[str], seconds: float = START_SECONDS) -> Path:
     """Return the socket at which a program serves, starting it if nobody has; blocks for so many seconds at most.
 
     command: its argv, with SOCKET in it. Raises CompanionFailed.

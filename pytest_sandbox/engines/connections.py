@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import socket
+import time
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -13,9 +15,11 @@ import urllib3
 
 from ..errors import EngineNotReachable
 from .addresses import UNIX, Address
+from .companions import CompanionFailed, companion
 
 ANY = "http+docker://"  # what docker-py calls an engine at a Unix socket
 CONNECTIONS = 10  # that are kept
+QUICK = 1.0  # seconds, in which a companion that can't come up has mostly said so
 
 
 def client(address: Address, speaks: str, seconds: int) -> docker.APIClient:
@@ -31,7 +35,7 @@ def client(address: Address, speaks: str, seconds: int) -> docker.APIClient:
     made.trust_env = address.tls is None
     if address.path is not None:
         made.get_adapter(ANY).close()
-        made.mount(ANY, _Adapter(address.path, seconds))
+        made.mount(ANY, _Adapter(address, seconds))
     return made
 
 
@@ -56,34 +60,65 @@ class _Connection(urllib3.connection.HTTPConnection):
     warning would then strike an innocent test.
     """
 
-    def __init__(self, path: Path, seconds: int) -> None:
+    def __init__(self, address: Address, seconds: int) -> None:
         super().__init__("localhost", timeout=seconds)
-        self._path = path
+        self._address = address
 
     def connect(self) -> None:
+        assert self._address.path is not None
+        try:
+            self._connect(self._address.path)
+            return
+        except (ConnectionRefusedError, FileNotFoundError):
+            if not self._address.command:
+                raise
+        self._connect(_companion_again(self._address.command))
+
+    def _connect(self, path: Path) -> None:
         with ExitStack() as undo:
             sock = undo.enter_context(socket.socket(socket.AF_UNIX))
             sock.settimeout(self.timeout)
-            sock.connect(str(self._path))
+            sock.connect(str(path))
             undo.pop_all()
         self.sock = sock
 
 
+_failures: dict[tuple[str, ...], tuple[float, str]] = {}  # of companions: until when it is given up, and why
+
+
+def _companion_again(command: tuple[str, ...]) -> Path:
+    """Start a companion that has ended in mid-run: a connection of ssh that was cut. Raises ConnectionError.
+
+    One that took long not to come up is given up for as long again: each call would else wait for a network that is
+    gone.
+    """
+    began = time.monotonic()
+    until, why = _failures.get(command, (began, ""))
+    if began >= until:
+        try:
+            return companion(command)
+        except CompanionFailed as error:
+            ended, why = time.monotonic(), str(error)
+            if ended - began > QUICK:
+                _failures[command] = ended + (ended - began), why
+    raise ConnectionError(errno.ENOTCONN, why)  # with no cause, which would be taken for the reason
+
+
 class _Pool(urllib3.HTTPConnectionPool):
-    def __init__(self, path: Path, seconds: int) -> None:
+    def __init__(self, address: Address, seconds: int) -> None:
         super().__init__("localhost", timeout=seconds, maxsize=CONNECTIONS)
-        self._path, self._seconds = path, seconds
+        self._address, self._seconds = address, seconds
 
     def _new_conn(self) -> _Connection:
-        return _Connection(self._path, self._seconds)
+        return _Connection(self._address, self._seconds)
 
 
 class _Adapter(requests.adapters.HTTPAdapter):
     """Brings what docker-py asks of http+docker:// to a Unix socket."""
 
-    def __init__(self, path: Path, seconds: int) -> None:
+    def __init__(self, address: Address, seconds: int) -> None:
         super().__init__()
-        self._pool = _Pool(path, seconds)
+        self._pool = _Pool(address, seconds)
 
     def get_connection_with_tls_context(self, *_: object, **__: object) -> urllib3.HTTPConnectionPool:
         return self._pool

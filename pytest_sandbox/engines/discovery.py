@@ -32,8 +32,6 @@ ENGINES = {
 }
 AUTO = "auto"
 
-COMPANION_SECONDS = 20  # until Podman's service has looked through its storage, or ssh has logged in
-
 REMOTE_SOCKET = "/var/run/docker.sock"
 # Nobody is asked anything, what the user's configuration shares with other connections is left alone, and a connection
 # that is cut has ended after 15 s.
@@ -101,10 +99,10 @@ async def _connected(kind: str, address: Address) -> Engine:
     """Connect, by way of a companion where it takes one."""
     if command := address.command or _tunnel(address.url):
         try:
-            serving = await in_thread(partial(companion, command, COMPANION_SECONDS))
+            serving = await in_thread(partial(companion, command))
         except CompanionFailed as error:
             raise EngineNotReachable(address.url, str(error)) from error
-        address = replace(address, socket=serving)
+        address = replace(address, command=command, socket=serving)
     try:
         engine: Engine = await resolve_name(ENGINES[kind])(address)
     except EngineNotReachable as error:

@@ -78,7 +78,7 @@ async def test_an_engine_behind_ssh_carries_the_stream_as_well(ssh: SshServer) -
 
 @pytest.mark.ssh
 @pytest.mark.asyncio
-async def test_a_connection_that_is_cut_loses_the_sandbox_and_the_next_one_is_a_new_one(ssh: SshServer) -> None:
+async def test_a_connection_that_is_cut_loses_the_sandbox_and_is_opened_again_for_the_next_one(ssh: SshServer) -> None:
     engine = await find_engine()
     sandbox = await SandboxCore.create(engine, SETTINGS)
 
@@ -86,10 +86,28 @@ async def test_a_connection_that_is_cut_loses_the_sandbox_and_the_next_one_is_a_
 
     with pytest.raises(SandboxLost):
         await sandbox.exec(["sleep", "60"])
-    with pytest.raises(EngineNotReachable):  # the container went with the connection
-        await sandbox.close()
+    await sandbox.close()
+    async with await SandboxCore.create(engine, SETTINGS) as sandbox:
+        assert (await sandbox.exec(["true"])).ok
     await engine.close()
+
+
+@pytest.mark.ssh
+@pytest.mark.asyncio
+async def test_while_the_other_end_is_gone_ssh_says_why_and_then_it_goes_on(ssh: SshServer) -> None:
     engine = await find_engine()
+    sandbox = await SandboxCore.create(engine, SETTINGS)
+
+    ssh.stop()
+
+    try:
+        with pytest.raises(SandboxLost, match="Connection refused"):
+            await sandbox.exec(["sleep", "60"])
+        with pytest.raises(EngineNotReachable, match=r"at ssh://\S+: ssh: connect to host .* Connection refused"):
+            await SandboxCore.create(engine, SETTINGS)
+    finally:
+        ssh.start()
+    await sandbox.close()
     async with await SandboxCore.create(engine, SETTINGS) as sandbox:
         assert (await sandbox.exec(["true"])).ok
     await engine.close()

@@ -56,6 +56,15 @@ class SshServer:
         self.trust()
 
     def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def start(self) -> None:
         if os.geteuid() == 0:
             PRIVILEGE_SEPARATION.mkdir(exist_ok=True)
         self._server = subprocess.Popen(
@@ -63,11 +72,9 @@ class SshServer:
         )
         assert self._server.stderr is not None
         assert "listening" in self._server.stderr.readline()
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def stop(self) -> None:
+        """End all connections, and listen no more."""
         self.cut()
         self._server.terminate()
         self._server.communicate()

@@ -9,12 +9,14 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from pytest_sandbox.engines.companions import SOCKET, CompanionFailed, companion
+from pytest_sandbox.engines.connections import _companion_again
 
 SECONDS = 20
 CHECKOUT = Path(__file__).parent.parent.parent.parent
@@ -230,3 +232,15 @@ def test_without_a_runtime_directory_it_is_a_folder_of_this_users_alone(
 
     assert serving.parent.parent == runtime_directory / f"pytest-sandbox-{os.geteuid()}"
     assert serving.parent.parent.stat().st_mode & 0o777 == 0o700
+
+
+def test_one_that_takes_long_to_fail_in_mid_run_is_given_up_for_as_long_again() -> None:
+    command = ("sh", "-c", "sleep 1.2; echo it is broken", SOCKET)
+    with pytest.raises(ConnectionError, match="it is broken"):
+        _companion_again(command)
+    began = time.monotonic()
+
+    with pytest.raises(ConnectionError, match="it is broken"):
+        _companion_again(command)
+
+    assert time.monotonic() - began < 1
