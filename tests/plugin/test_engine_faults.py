@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.engine_proxy import EngineProxy
 from tests.support.private_engine import CGROUPS, PrivateEngine
 
 from .conftest import IMAGE, Announcements, RunSuite, StartSuite, wait_until_none
@@ -224,3 +225,61 @@ def test_ctrl_c_ends_a_run_that_waits_for_a_frozen_engine(
     assert run.returncode in (pytest.ExitCode.INTERRUPTED, -signal.SIGINT), output
     assert time.monotonic() - began < 20
     wait_until_empty(engine, seconds=5)
+
+
+# --- a network between ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def network(engine: PrivateEngine, monkeypatch: pytest.MonkeyPatch) -> Iterator[EngineProxy]:
+    """Between suites and the engine."""
+    with EngineProxy() as network:
+        monkeypatch.setenv("DOCKER_HOST", network.endpoint)
+        yield network
+
+
+def test_a_network_that_is_cut_fails_tests_in_a_few_lines_and_the_next_run_is_clean(
+    engine: PrivateEngine, network: EngineProxy, start: StartSuite, suite: RunSuite, announcements: Announcements
+) -> None:
+    run = start(THREE_TESTS)
+    announcements.read(1)
+
+    network.cut()
+    output, _ = run.communicate(timeout=30)
+
+    assert run.returncode == pytest.ExitCode.TESTS_FAILED
+    assert re.search(r"SandboxLost: sandbox pytest-sandbox-\S+ is gone: the agent's stream ended", output), output
+    assert output.count("EngineNotReachable: no container engine answers at tcp://") >= 2
+    assert max(len(text.splitlines()) for text in errors(output)) <= 15, output
+    wait_until_empty(engine)  # the engine has seen the end of the stream, too
+    network.heal()
+    suite("def test_next(sandbox): assert sandbox.exec(['true']).ok").assert_outcomes(passed=1)
+    wait_until_empty(engine)
+
+
+def test_a_network_that_falls_silent_fails_tests_within_the_bounds_and_the_next_run_is_clean(
+    engine: PrivateEngine, network: EngineProxy, start: StartSuite, suite: RunSuite, announcements: Announcements
+) -> None:
+    run = start(
+        IMPATIENT
+        + """
+    import pytest_sandbox.agent.client as agent_client
+
+    agent_client.BEAT = 0.1  # of which 14 are awaited
+    docker_engine.PROBE_SECONDS = 1
+"""
+        + THREE_TESTS.replace("sleep 4", "sleep 1000")
+    )
+    announcements.read(1)
+
+    network.silence()
+    output, _ = run.communicate(timeout=40)
+
+    assert run.returncode == pytest.ExitCode.TESTS_FAILED
+    assert re.search(r"SandboxLost: sandbox pytest-sandbox-\S+ is gone: its agent does not answer, for 1.4 s", output)
+    assert output.count("EngineTimeout: the container engine at tcp://") >= 2
+    assert max(len(text.splitlines()) for text in errors(output)) <= 15, output
+    assert left(engine), "nobody has told it"
+    network.heal()
+    suite("def test_next(sandbox): assert sandbox.exec(['true']).ok").assert_outcomes(passed=1)
+    wait_until_empty(engine)

@@ -46,6 +46,7 @@ class EngineProxy:
         self._refusal = REFUSAL
         self._open: list[socket.socket] = []
         self.seen, self._released = threading.Event(), threading.Event()
+        self._carrying = [_set_event()]  # the last one is that of connections to come
         if path is not None:
             self._listener = socket.socket(socket.AF_UNIX)
             self._listener.bind(str(path))
@@ -54,6 +55,24 @@ class EngineProxy:
             self._listener = socket.create_server(("127.0.0.1", 0))
             self.endpoint = f"tcp://127.0.0.1:{self._listener.getsockname()[1]}"
         self._listener.listen(64)
+        self._place = self._listener.getsockname()
+
+    def cut(self) -> None:
+        """Let the network reset all connections, and refuse new ones."""
+        self._stop_listening()
+        for connection in self._open:
+            _end(connection)
+
+    def silence(self) -> None:
+        """Let the network lose everything from now on, and tell nobody."""
+        self._carrying[-1].clear()
+
+    def heal(self) -> None:
+        """Let new connections through. Those that were silenced neither side hears of any more."""
+        self._carrying.append(_set_event())
+        if self._listener.fileno() < 0:
+            self._listener = socket.create_server(self._place, backlog=64)
+            threading.Thread(target=self._accept, daemon=True).start()
 
     def fault(self, request: str, fault: Fault, words: str = "") -> None:
         """Let requests whose line (`POST /v1.41/containers/x/start HTTP/1.1`) matches meet `fault`.
@@ -75,33 +94,39 @@ class EngineProxy:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._released.set()
-        self._listener.shutdown(socket.SHUT_RDWR)
+        self.cut()
+        for carrying in self._carrying:
+            carrying.set()
+
+    def _stop_listening(self) -> None:
+        _end(self._listener)
         self._listener.close()
-        for connection in self._open:
-            _end(connection)
 
     def _accept(self) -> None:
+        listener = self._listener
         while True:
             try:
-                client, _ = self._listener.accept()
+                client, _ = listener.accept()
             except OSError:
-                return  # closed by __exit__
+                return  # closed
             threading.Thread(target=self._serve, args=(client,), daemon=True).start()
 
     def _serve(self, client: socket.socket) -> None:
+        carrying = self._carrying[-1]
         with socket.socket(socket.AF_UNIX) as engine:
             try:
+                carrying.wait()
                 if self._tls is not None:
                     client = self._tls.wrap_socket(client, server_side=True)
                 self._open += [client, engine]
-                self._request(client, engine)
+                self._request(client, engine, carrying)
                 _end(client)
             except OSError:
                 pass  # one of the two is gone, which is what these tests are about
             finally:
                 client.close()
 
-    def _request(self, client: socket.socket, engine: socket.socket) -> None:
+    def _request(self, client: socket.socket, engine: socket.socket, carrying: threading.Event) -> None:
         head = b""
         while b"\r\n\r\n" not in head:
             received = client.recv(65536)
@@ -124,7 +149,7 @@ class EngineProxy:
             head = re.sub(rb"\r\nConnection:[^\r]*", b"", head).replace(b"\r\n", b"\r\nConnection: close\r\n", 1)
         engine.connect(self.engine.removeprefix("unix://"))
         engine.sendall(head)
-        _join(client, engine, lambda: self._is_answered(fault))
+        _join(client, engine, lambda: self._is_answered(fault), carrying)
 
     def _is_answered(self, fault: Fault | None) -> bool:
         if fault is Fault.HOLD_ANSWER:
@@ -155,16 +180,25 @@ def _end(connection: socket.socket) -> None:
         pass  # it has ended
 
 
-def _join(client: socket.socket, engine: socket.socket, is_answered: Callable[[], bool]) -> None:
+def _set_event() -> threading.Event:
+    event = threading.Event()
+    event.set()
+    return event
+
+
+def _join(
+    client: socket.socket, engine: socket.socket, is_answered: Callable[[], bool], carrying: threading.Event
+) -> None:
     """Carry bytes both ways until the engine ends. One thread: TLS does not bear a reader beside a writer.
 
-    is_answered: called before anything of the engine's is carried; may say no.
+    is_answered: called before anything of the engine's is carried; may say no. carrying: unless it is set, nothing is.
     """
     target = {client: engine, engine: client}
     while engine in target:
         # What TLS has taken from the socket already, select(2) does not see.
         buffered = [end for end in target if isinstance(end, ssl.SSLSocket) and end.pending()]
         for source in buffered or select.select(list(target), [], [])[0]:
+            carrying.wait()
             chunk = source.recv(256 * 1024)
             if source is engine and not is_answered():
                 return  # it has done it
