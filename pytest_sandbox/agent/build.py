@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
-import platform
 import shlex
 import shutil
 import subprocess
@@ -52,21 +51,10 @@ def build(sources: Path = HERE / "src", binaries: Path = HERE / "bin") -> bool:
         return False
     binaries.mkdir(parents=True, exist_ok=True)
     for architecture in ARCHITECTURES:
-        compile_static(_units(sources), binaries / f"agent-{architecture}", architecture, wanted)
+        compiler = [sys.executable, "-m", "ziglang", "cc", "-target", f"{architecture}-linux-musl"]
+        _compile(compiler, STATIC, sources, wanted, binaries / f"agent-{architecture}")
     (binaries / "BUILD").write_text(wanted + "\n")
     return True
-
-
-def compile_static(
-    units: Sequence[Path], target: Path, architecture: str = platform.machine(), build: str = "none"
-) -> None:
-    """Compile and link `units` to a static binary for `architecture`. Raises BuildFailed.
-
-    Zig compiles the C library, too, which takes half a minute, and keeps it by the options and by the way from the
-    working directory to its own files. They are the same for all that comes through here, so that it does that once.
-    """
-    compiler = [sys.executable, "-m", "ziglang", "cc", "-target", f"{architecture}-linux-musl"]
-    _compile(compiler, STATIC, units, build, target)
 
 
 def build_sanitized(sources: Path = HERE / "src", target: Path = CHECKOUT / "build" / "agent-sanitized") -> bool:
@@ -83,7 +71,7 @@ def build_sanitized(sources: Path = HERE / "src", target: Path = CHECKOUT / "bui
     if target.exists() and stamp.exists() and stamp.read_text().strip() == recipe:
         return False
     target.parent.mkdir(parents=True, exist_ok=True)
-    _compile(compiler, SANITIZED, _units(sources), wanted, target)
+    _compile(compiler, SANITIZED, sources, wanted, target)
     stamp.write_text(recipe + "\n")
     return True
 
@@ -95,20 +83,15 @@ def is_current(binaries: Path, wanted: str) -> bool:
     return complete and stamp.exists() and stamp.read_text().strip() == wanted
 
 
-def _units(sources: Path) -> list[Path]:
-    units = sorted(sources.glob("*.c"))
+def _compile(compiler: Sequence[str], mode: Sequence[str], sources: Path, build: str, target: Path) -> None:
+    units = sorted(str(path) for path in sources.glob("*.c"))
     if not units:
         raise BuildFailed(f"no C sources in {sources}")
-    return units
-
-
-def _compile(compiler: Sequence[str], mode: Sequence[str], units: Sequence[Path], build: str, target: Path) -> None:
     # Whoever runs the old binary keeps it, and two builds at once both end with a whole one.
     unfinished = target.with_name(f"{target.name}.{os.getpid()}")
-    files = [str(unit.absolute()) for unit in units]
-    command = [*compiler, *mode, *LANGUAGE, f'-DAGENT_BUILD="{build}"', *files, "-o", str(unfinished.absolute())]
+    command = [*compiler, *mode, *LANGUAGE, f'-DAGENT_BUILD="{build}"', *units, "-o", str(unfinished)]
     try:
-        subprocess.run(command, check=True, cwd=CHECKOUT)
+        subprocess.run(command, check=True)
         unfinished.replace(target)
     except subprocess.CalledProcessError as error:
         raise BuildFailed(

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 import pytest
 
-from pytest_sandbox.agent.build import compile_static
 from pytest_sandbox.core.sandbox import SandboxCore
 from pytest_sandbox.engines.base import Engine
 from pytest_sandbox.engines.discovery import find_engine
@@ -109,7 +109,7 @@ def mapper(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A static program that changes a file through a shared mapping: tests/support/mapper.c."""
     program = tmp_path_factory.mktemp("mapper") / "mapper"
     source = Path(__file__).parent.parent / "support" / "mapper.c"
-    compile_static([source], program)
+    subprocess.run(["cc", "-static", "-o", program, source], check=True)
     return program
 
 

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from pytest_sandbox.agent.build import compile_static
+from pytest_sandbox.agent.build import build_sanitized
 from pytest_sandbox.agent.wire import VERSION
 from pytest_sandbox.async_faces import AsyncSandbox
 from pytest_sandbox.core.state import SessionState
@@ -326,7 +326,7 @@ class TestOtherVersions:
         for file in source.iterdir():
             text = file.read_text().replace(f"#define PROTOCOL_VERSION {VERSION}", "#define PROTOCOL_VERSION 77")
             (copy / file.name).write_text(text)
-        compile_static(list(copy.glob("*.c")), other)
+        build_sanitized(copy, other)
         engine = SubprocessEngine((str(agent_path()),))
         own = replace(own, workspace=PurePosixPath(tmp_path / "workspace"))
         sandbox = Sandbox.create(own, engine, keep=True)
