@@ -317,6 +317,7 @@ class TestKeepingLater:
 
 
 class TestOtherVersions:
+    @pytest.mark.parametrize("engine", ["subprocess"], indirect=True)
     def test_an_agent_of_another_version_is_told_from_a_lost_one(self, own: SandboxSettings, tmp_path: Path) -> None:
         """The agent that a kept container has is as old as the container."""
         source = Path(__file__).parents[2] / "pytest_sandbox" / "agent" / "src"
