@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import textwrap
+
 import pytest
 
 from .conftest import RunSuite
@@ -46,6 +48,28 @@ EVERY_SCOPE = """
 @pytest.mark.parametrize("loop_scope", ["function", "session"])
 def test_every_scope_of_sandbox_works_with_every_scope_of_loop(suite_both_ways: RunSuite, loop_scope: str) -> None:
     suite_both_ways(EVERY_SCOPE.format(loop_scope=loop_scope)).assert_outcomes(passed=6)
+
+
+def test_loops_of_classes_modules_and_packages(pytester: pytest.Pytester) -> None:
+    package = pytester.mkpydir("package")
+    for loop_scope in ("class", "module", "package"):
+        source = f"""
+            import pytest
+
+            class TestIt:
+                pytestmark = pytest.mark.asyncio(loop_scope="{loop_scope}")
+
+                async def test_one(self, async_sandbox, async_module_sandbox):
+                    for sandbox in (async_sandbox, async_module_sandbox):
+                        await sandbox.write_text("left", "x")
+
+                async def test_two(self, async_sandbox, async_module_sandbox):
+                    assert not await async_sandbox.exists("left")
+                    assert await async_module_sandbox.exists("left")
+        """
+        (package / f"test_{loop_scope}.py").write_text(textwrap.dedent(source))
+
+    pytester.runpytest_subprocess(timeout=120).assert_outcomes(passed=6)
 
 
 def test_in_auto_mode_no_mark_is_needed(suite: RunSuite) -> None:
