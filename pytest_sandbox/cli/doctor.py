@@ -260,7 +260,7 @@ async def _a_sandbox(engine: Engine, settings: SandboxSettings) -> AsyncIterator
                 before = await sandbox.snapshot()
             with _step("command", steps):
                 # The agent itself, the one program that every image has: asked for what it refuses.
-                result = await sandbox.exec(["/proc/1/exe", "connect", "0"], user="", cwd="/")
+                result = await sandbox.exec(["/proc/self/exe", "connect", "0"], user="", cwd="/")
             await sandbox.remove("doctor")
             with _step("restore", steps):
                 await sandbox.restore(before)

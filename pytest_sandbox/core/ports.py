@@ -202,10 +202,9 @@ class PortOperations(ServiceOperations, FileOperations):
 
     async def _joined(self, how: str, port: int) -> ProcessHandle:
         """Start the agent as a command that joins its standard streams to a port."""
-        hello = self._client.hello
-        assert hello is not None  # there is no session before it
-        # Not through the name it was started by, which another root file system or a build for tests has elsewhere.
-        command = [f"/proc/{hello.pid}/exe", how, str(port)]
+        # What runs where the command is to begin is the agent. Not by the name it was started by, which another root
+        # file system or a build for tests has elsewhere, nor by its pid, for into that process nobody may look.
+        command = ["/proc/self/exe", how, str(port)]
         # As the agent's own user and with its rights, for its executable others may not look up.
         body = self._exec_body(
             command, flags=STDIN_PIPED | REPLACE_ENVIRONMENT, cwd="/", env=None, user="", cap=UNLIMITED, trusted=True

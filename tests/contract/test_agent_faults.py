@@ -166,6 +166,28 @@ def test_a_stopped_worker_costs_its_operation_and_not_the_sandbox(
         assert sandbox.exec("echo fine").stdout == b"fine\n"
 
 
+@needs_root
+@pytest.mark.usefixtures("hasty")
+@pytest.mark.parametrize(
+    ("script", "reason"),
+    [
+        ("printf garbage > /proc/{}/fd/1; sleep 60", "broke the protocol: a frame of unknown type"),
+        ("cat /proc/{}/fd/0 > /dev/null", "its agent does not answer, for"),
+    ],
+)
+def test_who_may_interfere_with_the_agent_s_streams_loses_the_sandbox(tmp_path: Path, script: str, reason: str) -> None:
+    """That takes CAP_SYS_PTRACE, which root on this machine has, and root in a container has not."""
+    settings = SandboxSettings(workspace=PurePosixPath(tmp_path / "workspace"))
+    with Sandbox.create(settings, SubprocessEngine()) as sandbox, pytest.raises(SandboxLost, match=reason):
+        sandbox.exec(script.format(sandbox.container.id))
+
+
+@needs_root
+def test_commands_of_an_agent_without_privilege_end_before_it_when_memory_does(tmp_path: Path) -> None:
+    with as_nobody(tmp_path) as sandbox:
+        assert sandbox.exec("cat /proc/self/oom_score_adj").stdout == b"500\n"
+
+
 @in_a_container
 def test_nobody_can_put_something_else_in_the_place_of_an_empty_input(fresh: Sandbox) -> None:
     fresh.exec("rm /dev/null && mkfifo /dev/null", check=True)

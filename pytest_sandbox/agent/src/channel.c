@@ -1268,6 +1268,7 @@ static void take_join(pid_t pid, uid_t uid)
             kill(pid, SIGKILL); /* what it began can't be finished */
         return;
     }
+    kill(pid, JOIN_TAKEN);
     agent.joined = pid;
     begin_host();
 }
@@ -1350,6 +1351,9 @@ static void prepare(void)
 int serve(bool stay)
 {
     agent.stay = stay;
+    /* Nobody without CAP_SYS_PTRACE traces the agent, or opens its streams and its memory below /proc (ptrace(2)), and what is
+     * forked inherits that: supervisors, workers, and a command until its execve(2). */
+    prctl(PR_SET_DUMPABLE, 0);
     prctl(PR_SET_CHILD_SUBREAPER, 1); /* where the agent is not PID 1, orphans still come to it */
     prepare();
     for (;;) {

@@ -5,23 +5,28 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-_Static_assert(JOIN_ASKED == SIGUSR1 && JOIN_REFUSED == SIGUSR2, "join.h has their numbers");
+_Static_assert(JOIN_ASKED == SIGUSR1 && JOIN_TAKEN == SIGUSR1 && JOIN_REFUSED == SIGUSR2, "join.h has their numbers");
 
 int join(pid_t agent)
 {
     sigset_t answers;
     int answer;
     sigemptyset(&answers);
+    sigaddset(&answers, JOIN_TAKEN);
     sigaddset(&answers, JOIN_REFUSED);
     sigprocmask(SIG_BLOCK, &answers, NULL);
     if (kill(agent, JOIN_ASKED)) {
         fprintf(stderr, "agent: join %d: %s\n", (int)agent, strerror(errno));
         return 69; /* EX_UNAVAILABLE */
     }
-    sigwait(&answers, &answer); /* or the agent ends this process with its session, or the container does */
+    /* Until the agent ends this process with its session, or the container does. The agent has opened what is below
+     * /proc/PID/fd; from then on nobody else may. */
+    while (sigwait(&answers, &answer) || answer == JOIN_TAKEN)
+        prctl(PR_SET_DUMPABLE, 0);
     fputs("agent: in use by another host\n", stderr);
     return 75; /* EX_TEMPFAIL */
 }

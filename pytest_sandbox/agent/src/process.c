@@ -183,7 +183,13 @@ static int execute(const char *file, char **arguments, char **variables)
 /* If memory runs out the kernel should end the command, not the agent. Raising one's own score needs no privilege. */
 static void volunteer_for_oom_killer(void)
 {
-    int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
+    static const char score[] = "/proc/self/oom_score_adj";
+    int fd = open(score, O_WRONLY | O_CLOEXEC);
+    if (fd < 0 && errno == EACCES) { /* it is root's while nobody may look into this process (proc(5)) */
+        prctl(PR_SET_DUMPABLE, 1);
+        fd = open(score, O_WRONLY | O_CLOEXEC);
+        prctl(PR_SET_DUMPABLE, 0);
+    }
     if (fd < 0)
         return;
     (void)!write(fd, "500", 3);
