@@ -499,6 +499,7 @@ class DockerEngine:
                     working_dir="/",
                     stdin_open=True,  # and not detached, which is what makes docker-py ask for StdinOnce
                     tty=False,
+                    stop_signal="SIGTERM",  # what the agent heeds; the image's own is for its program
                     # It would start a process in the sandbox now and then. Podman wants systemd for any, also for this.
                     healthcheck={"test": ["NONE"]} if checked else None,
                     labels=labels,

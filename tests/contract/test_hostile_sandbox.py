@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,7 @@ pytestmark = pytest.mark.docker
 
 PIDS = 48
 SETTINGS = SandboxSettings(image=IMAGE, pull=PullPolicy.NEVER, memory=96 * MEBIBYTE, pids=PIDS, timeout=60)
+DEBIAN = replace(SETTINGS, image="pytest-sandbox/debian")
 FLOOD = 96  # MiB
 GROWTH = 48 * 1024  # KiB that this process may grow by, whatever comes: some windows and buffers
 MANY = 5_000  # files
@@ -88,6 +90,24 @@ def test_signals_from_within_do_not_reach_the_agent(victim: Sandbox) -> None:
     victim.exec("for s in STOP KILL TERM INT SEGV ABRT USR1 USR2 HUP PIPE; do kill -$s 1; done", check=True)
 
     assert victim.exec("grep State /proc/1/status").stdout.startswith(b"State:\tS")
+
+
+# Who queues a signal chooses the pid that it has, as rt_sigqueueinfo(2) allows: 0 is what who is outside has.
+FORGED = """
+use POSIX;
+my %number = (x86_64 => 129, aarch64 => 138);
+my $signal = pack("i4 i2 x104", 15, 0, -1, 0, 0, 0);
+syscall($number{(POSIX::uname)[4]}, 1, 15, $signal) == 0 or die "rt_sigqueueinfo: $!";
+"""
+
+
+@pytest.mark.needs("the Debian image")
+def test_a_signal_does_not_reach_it_that_is_forged_to_come_from_outside(pool: SandboxPool) -> None:
+    sandbox = Sandbox(run(pool.lease(DEBIAN)))
+    sandbox.exec(["perl", "-e", FORGED], check=True)
+
+    assert sandbox.exec("grep State /proc/1/status").stdout.startswith(b"State:\tS")
+    run(pool.release(sandbox._core))
 
 
 def test_what_a_sandbox_may_not_do_by_default(victim: Sandbox) -> None:

@@ -462,6 +462,7 @@ while (defined($server->recv(my $datagram, 65536))) { $server->send(uc $datagram
 
 
 @pytest.mark.docker
+@pytest.mark.needs("the Debian image")
 @pytest.mark.parametrize("engine", ["docker"], indirect=True)
 def test_datagrams_reach_a_program_in_a_container(engine: Engine, settings: SandboxSettings) -> None:
     with Sandbox.create(replace(settings, image="pytest-sandbox/debian"), engine) as sandbox, client() as sender:

@@ -6,9 +6,12 @@ import os
 import re
 import signal
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
+from time import monotonic
 
+import docker
 import pytest
 
 from pytest_sandbox import Image, NoService, ServiceFailed
@@ -79,6 +82,25 @@ def test_its_directory_and_environment_are_the_images(sandbox: Sandbox) -> None:
     service = sandbox.start_service('echo "$GREETING $NAME from $PWD"', env={"NAME": "world"})
 
     assert service.wait_for("from") == b"hello world from /usr\n"
+
+
+@pytest.mark.docker
+@pytest.mark.parametrize("engine", ["docker"], indirect=True)
+def test_who_stops_its_container_through_the_engine_need_not_wait(
+    engine: Engine, settings: SandboxSettings, tmp_path: Path
+) -> None:
+    """Whatever STOPSIGNAL the image has for its own program."""
+    with Sandbox.create(settings, engine) as sandbox:
+        sandbox.start_service("trap '' TERM INT; sleep 1000")
+
+        with closing(docker.from_env().api) as api:
+            begun = monotonic()
+            api.stop(sandbox.container.id, timeout=20)
+            taken = monotonic() - begun
+
+        with pytest.raises(SandboxLost, match=r"stopped from outside of the sandbox \(SIGTERM\)"):
+            sandbox.exec("true")
+    assert taken < 5
 
 
 @pytest.mark.docker

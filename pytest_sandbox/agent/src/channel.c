@@ -33,6 +33,7 @@
 
 #define EX_DATAERR 65
 #define EX_OSERR 71
+#define EX_TERMINATED (128 + SIGTERM) /* as a shell says it of who did not ask for the signal */
 #define OUTBOX_HIGH (512u * 1024) /* bytes: beyond, only the host's reading helps, so nothing else is read */
 #define BULK_PIPE (256 * 1024)    /* fewer wake-ups for large transfers; all pipes of a user share 64 MiB (pipe(7)) */
 #define SWEEP_PATIENCE 500        /* milliseconds a supervisor has to end its tree before it is ended itself */
@@ -888,12 +889,15 @@ static void forget_index(uint32_t id, struct reader *body)
 
 /* --- KEEP -------------------------------------------------------------------------------------------------------- */
 
-/* Take signals from now on: of children, and, if the agent stays, of those who want to join. False with errno. */
+/* Take signals from now on: of children; of who stops the container, which nobody else gets through to its init; and, if the agent
+ * stays, of those who want to join. False with errno. */
 static bool take_signals(void)
 {
     sigset_t taken;
     sigemptyset(&taken);
     sigaddset(&taken, SIGCHLD);
+    if (getpid() == 1)
+        sigaddset(&taken, SIGTERM);
     if (agent.stay)
         sigaddset(&taken, JOIN_ASKED);
     sigprocmask(SIG_BLOCK, &taken, NULL);
@@ -1275,11 +1279,25 @@ static void take_join(pid_t pid, uid_t uid)
 
 /* --- the loop ------------------------------------------------------------------------------------------------------ */
 
-static void reap(void)
+/* Whether it comes from who has no pid in here (pid_namespaces(7)). What sigqueue(3) sends has the pid that its sender likes. */
+static bool from_outside(const struct signalfd_siginfo *signal)
+{
+    return signal->ssi_code == SI_USER && signal->ssi_pid == 0;
+}
+
+static void take_signal(void)
 {
     struct signalfd_siginfo signal;
-    if (read(agent.signals, &signal, sizeof signal) == sizeof signal && signal.ssi_signo == JOIN_ASKED)
+    if (read(agent.signals, &signal, sizeof signal) != sizeof signal)
+        return;
+    if (signal.ssi_signo == JOIN_ASKED)
         take_join((pid_t)signal.ssi_pid, signal.ssi_uid);
+    if (signal.ssi_signo == SIGTERM && from_outside(&signal))
+        give_up(EX_TERMINATED, "stopped from outside of the sandbox (SIGTERM)"); /* the kernel ends all others with init */
+}
+
+static void reap(void)
+{
     /* Supervisors and workers end by themselves. One that was killed has left orphans; killing these brings up theirs. */
     for (int status; waitpid(-1, &status, WNOHANG) > 0;)
         agent.strays |= WIFSIGNALED(status);
@@ -1297,6 +1315,7 @@ static bool dispatch(struct source *s, uint32_t events)
     case ROLE_STDOUT:
         return true; /* the loop flushes after every event */
     case ROLE_SIGNALS:
+        take_signal();
         reap();
         break;
     case ROLE_INPUT:
