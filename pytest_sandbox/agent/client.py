@@ -39,6 +39,7 @@ logger = logging.getLogger(__name__)
 UNREAD_LIMIT = 16 * 1024 * 1024  # bytes kept of what a command writes while it is being ended and nobody reads
 DEFAULT_WINDOW = 1024 * 1024  # bytes in flight for each stream: 250 MB/s at a round trip of 4 ms
 OUTBOUND_BYTES = 256 * 1024  # waiting to be written; senders of DATA pause beyond it
+OUTBOUND_FRAMES = 100_000  # the same, of all kinds: beyond it the agent reads nothing, but sends and is granted windows
 OPEN_BOUND = 60.0  # seconds for OPENED. A fork under heavy load takes milliseconds; an agent that needs longer is hung
 END_BOUND = 10.0  # seconds for CLOSED after SIGKILL
 BEAT = 5.0  # seconds between two looks at who waits for what
@@ -47,6 +48,10 @@ LOST_AFTER = 14  # the same, until it is given up: 70 s, which no load that lets
 STALL_AFTER = {Kind.SWEEP: 12}  # beats without a frame of an operation, until that is given up: it ends in milliseconds
 STALL_BEATS = 60  # of the others: 300 s. The removal of a million files is silent for half a minute
 COMMANDS = (Kind.EXEC, Kind.TERMINAL)
+# The streams that each kind has, and no others. What is sent on them the host has allowed byte by byte, and every other
+# frame comes once: so no agent can go on for ever with what nobody asked it for.
+TAKING = (*COMMANDS, Kind.WRITE, Kind.HYDRATE, Kind.RESTORE)
+GIVING = (*COMMANDS, Kind.READ, Kind.LIST, Kind.PERSIST, Kind.RESTORE, Kind.CHANGES)
 HIT_MEMORY, HIT_PIDS = 1, 2  # in the hits of an EXIT
 INPUT_REFUSED = 2  # the stream number by which an agent's EOF means our input
 
@@ -155,6 +160,7 @@ class Channel:
         self._stalled = False
         self._result: bytes | None = None
         self._failure: AgentFailure | None = None
+        self._send_window = 0  # the most that it ever lets us send ahead
         self._send_credit = 0
         self._sent = 0
         self._input_refused = False
@@ -380,7 +386,7 @@ class Channel:
 
     def _accept_data(self, payload: memoryview) -> None:
         size = len(payload) - 1
-        self._require(size > 0 and size <= MAX_DATA and payload[0] < 2, FrameType.DATA)
+        self._require(size > 0 and size <= MAX_DATA and payload[0] in self._output_streams, FrameType.DATA)
         inbound = self._inbound[payload[0]]
         self._require(self.opened and inbound.total is None and not self._operation_ended, FrameType.DATA)
         if size > inbound.credit:
@@ -392,13 +398,14 @@ class Channel:
     def _accept_control(self, frame_type: FrameType, body: BodyReader) -> None:
         if frame_type is FrameType.OPENED:
             self._require(not self.opened and self._failure is None, frame_type)
-            self._send_credit = body.u32()
+            self._send_window = self._send_credit = body.u32()
             self.pid = body.u32()
             self.opened = True
         elif frame_type is FrameType.WINDOW:
             self._require(self.opened and body.u8() == 0, frame_type)
-            self._send_credit += body.u32()
-            self._require(self._send_credit <= MAX_WINDOW, frame_type)
+            credit = body.u32()
+            self._require(0 < credit <= self._send_window - self._send_credit, frame_type)
+            self._send_credit += credit
         elif frame_type is FrameType.EOF:
             self._accept_eof(body.u8(), body.u64())
         elif frame_type is FrameType.RESULT:
@@ -417,9 +424,14 @@ class Channel:
         else:
             raise ProtocolError(f"a {frame_type.name} frame, which only a host sends")
 
+    @property
+    def _output_streams(self) -> range:
+        return range(2 if self.kind is Kind.EXEC else 1 if self.kind in GIVING else 0)
+
     def _accept_eof(self, stream: int, total: int) -> None:
         self._require(self.opened and stream <= INPUT_REFUSED, FrameType.EOF)
         if stream == INPUT_REFUSED:
+            self._require(self.kind in TAKING and not self._input_refused, FrameType.EOF)
             self._input_refused = True
             return
         self._require(self._inbound[stream].total is None, FrameType.EOF)
@@ -467,6 +479,7 @@ class AgentClient:
         self._next_beat: asyncio.TimerHandle | None = None  # while channels are open
         self._heard = False  # a byte since the last beat
         self._silent_beats = 0
+        self._asked: Channel | None = None  # whether it is there
         _clients.add(self)
 
     @property
@@ -526,6 +539,8 @@ class AgentClient:
             self._outbound.append(frame)
             self._outbound_bytes += len(frame)
             self._outbound_bell.ring()
+            if len(self._outbound) > OUTBOUND_FRAMES:
+                self.lose(f"its agent does not read, with {OUTBOUND_FRAMES} frames waiting for it")
 
     @property
     def congested(self) -> bool:
@@ -603,8 +618,9 @@ class AgentClient:
             return
         for channel in self._channels.values():
             channel.beat()
-        if self._silent_beats == ASK_AFTER:
-            self._begin(Kind.FORGET, BodyWriter().u32(0).bytes(), window=0)  # nothing is forgotten; nobody waits for it
+        if self._silent_beats == ASK_AFTER and (self._asked is None or self._asked.closed):
+            nothing = BodyWriter().u32(0).bytes()
+            self._asked = self._begin(Kind.FORGET, nothing, window=0)  # nothing is forgotten; nobody waits for it
         if self._channels and self._next_beat is None:
             self._next_beat = asyncio.get_running_loop().call_later(BEAT, self._beat)
 

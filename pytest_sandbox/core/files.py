@@ -44,7 +44,8 @@ MAKE_PARENTS, APPEND, EXCLUSIVE = 1, 2, 4  # flags of a WRITE body
 KEEP_MODE = -1
 MAX_WHOLE = 1024 * MEBIBYTE  # bytes that read_bytes() holds at most: /dev/zero has no end
 MAX_ENTRY = 64 * 1024  # bytes of one entry: a path and a target of 4096 bytes each, and much to spare
-MAX_LISTED = 1_000_000  # entries that list_dir() holds at most
+MAX_LISTED = 1_000_000  # entries that list_dir() and glob() hold at most
+MAX_LISTED_TEXT = 128 * MEBIBYTE  # characters of their paths, targets and owners: a million of 30 in each
 LINUX_EINVAL = 22  # the agent's number, whatever this host's is
 _NUMBERS = Struct("<BIIIIQQq")  # what an entry begins with; in one go, as a tree has ten thousand of them
 _KINDS = {ord(kind.value): kind for kind in FileKind}
@@ -188,12 +189,12 @@ class FileOperations(SessionBase):
 
         Raises FileMissing, FileNotDirectory, FileForbidden; LimitExceeded beyond a million entries.
         """
+        held = _Held(path)
         listed: list[FileStat] = []
         async with aclosing(self._entries(path, user, recursive=False)) as entries:
             async for entry in entries:
+                held.count(str(entry.path), entry.owner, entry.group, entry.target or "")
                 listed.append(entry)
-                if len(listed) > MAX_LISTED:
-                    raise LimitExceeded(f"{path!r} in the sandbox has more than {MAX_LISTED} entries")
         return listed
 
     async def walk(self, path: SandboxPath = ".", *, user: str | int | None = None) -> AsyncGenerator[FileStat, None]:
@@ -213,9 +214,15 @@ class FileOperations(SessionBase):
 
         `**` is any number of directories, at the end also the files in them; a slash at the end asks for directories.
         Names with a leading dot match like any other; directories behind symbolic links are not searched. A missing
-        directory has no matches.
+        directory has no matches. LimitExceeded beyond a million matches.
         """
-        return [match async for match in self._matches(pattern, path, user)]
+        held = _Held(path)
+        found: list[PurePosixPath] = []
+        async with aclosing(self._matches(pattern, path, user)) as matches:
+            async for match in matches:
+                held.count(str(match))
+                found.append(match)
+        return found
 
     async def read_link(self, path: SandboxPath, *, user: str | int | None = None) -> PurePosixPath:
         """Return where a symbolic link points. Raises FileMissing; FileOperationError (EINVAL) if it is none."""
@@ -312,7 +319,8 @@ class FileOperations(SessionBase):
         """Copy a file or a directory of the sandbox to a path on this host, which will name the copy itself.
 
         A file replaces a file, whole or not at all; a tree is merged into a directory that is there: see
-        Archive.extract for what is kept, and why nothing is ever written outside it.
+        Archive.extract for what is kept, and why nothing is ever written outside it. A file that grows meanwhile is
+        taken as long as it was; of what has no length, such as a device, at most 1 GiB: LimitExceeded.
         Raises FileOperationError for the sandbox's side, OSError for this one, UnsafeArchive.
         """
         found = await self.stat(path, user="")
@@ -323,9 +331,11 @@ class FileOperations(SessionBase):
         if await in_thread(local.is_dir):
             raise IsADirectoryError(f"{local} is a directory; name the file that {path!r} is to become")
         with replacing(local) as file:
-            async with aclosing(self.read_chunks(path, user="")) as content:
+            async with aclosing(self.read_chunks(path, length=found.size or None, user="")) as content:
                 async for chunk in content:
                     file.write(chunk)
+                    if not found.size and file.tell() > MAX_WHOLE:
+                        raise LimitExceeded(f"{path!r} in the sandbox has no length and more than {MAX_WHOLE} bytes")
             os.fchmod(file.fileno(), found.mode & 0o777)
 
     async def unpack(
@@ -507,6 +517,24 @@ class FileOperations(SessionBase):
             async for entry in entries:
                 if wanted.matches(entry.path.parts) and (entry.is_dir or not only_directories):
                     yield base / entry.path
+
+
+class _Held:
+    """Counts what is held of a listing that may have no end. path: what is listed."""
+
+    def __init__(self, path: SandboxPath) -> None:
+        self._path = path
+        self._entries = self._text = 0
+
+    def count(self, *texts: str) -> None:
+        """Raises LimitExceeded."""
+        self._entries += 1
+        self._text += sum(map(len, texts))
+        if self._entries > MAX_LISTED or self._text > MAX_LISTED_TEXT:
+            raise LimitExceeded(
+                f"{self._path!r} in the sandbox has more than {MAX_LISTED} entries, or {MAX_LISTED_TEXT} characters of "
+                "them; use walk()"
+            )
 
 
 class _Glob:

@@ -52,7 +52,8 @@ class ArchiveLimits:
     """What is taken at most, from an archive as from a sandbox. Beyond it: UnsafeArchive.
 
     total_bytes: of the tar stream, after decompression. extended_bytes: of one pax header or long name.
-    name_bytes: of one name; all_name_bytes: of all of them, for they are what reading keeps in memory.
+    name_bytes: of one name; all_name_bytes: of all of them, with extended attributes and the maps of sparse files, for
+    they are what reading keeps in memory.
     """
 
     members: int = 250_000
@@ -371,16 +372,18 @@ class _Scan:
     def __init__(self, window: Window, limits: ArchiveLimits, *, canonical: bool) -> None:
         self.window = window
         self.offset = 0
+        self._held = 0  # bytes
         self._limits = limits
         self._canonical = canonical
 
     def members(self) -> Iterator[Member]:
         """Yield what stands before the two zero blocks, each member checked by itself."""
-        name_bytes = 0
         for count, (fields, records) in enumerate(self._headers()):
             member = self._member(fields, records)
-            name_bytes += len(member.name) + len(member.link)
-            if count >= self._limits.members or name_bytes > self._limits.all_name_bytes:
+            self._held += len(member.name) + len(member.link)
+            if member.xattrs:
+                self._held += sum(len(name) + len(value) for name, value in member.xattrs)
+            if count >= self._limits.members or self._held > self._limits.all_name_bytes:
                 raise UnsafeArchive(from_wire(member.name), f"is one too many, after {count} others")
             yield member
             self.offset += member.size + -member.size % BLOCK
@@ -478,7 +481,7 @@ class _Scan:
         if not 0 <= member.size <= self.window.size - self.offset:
             raise ValueError(f"it is cut off, or the size of {from_wire(name)!r} is wrong")
         if member.real_size >= 0:
-            sparse_extents(self.window, member)
+            self._held += sparse_extents(self.window, member)[1]
 
 
 def _amended(member: Member, records: dict[bytes, bytes]) -> Member:
@@ -515,7 +518,7 @@ def _shared_records(body: bytes) -> dict[bytes, bytes]:
     for keyword in records:
         if keyword in (b"path", b"linkpath", b"size") or keyword.startswith((SPARSE, XATTR)):
             raise ValueError(f"pax record {from_wire(keyword[:80])!r} for all members")
-    return records
+    return {keyword: value for keyword, value in records.items() if keyword in (b"mtime", b"uid", b"gid")}
 
 
 def _check_end(window: Window, offset: int, *, canonical: bool) -> None:

@@ -16,6 +16,7 @@ from collections.abc import Callable
 HEADER_BYTES = 8
 STDOUT, STDERR, ENGINE = 1, 2, 3
 EVIDENCE_BYTES = 8 * 1024
+MOST_EVIDENCE = 16 * 1024 * 1024  # in all: an agent says a line at its end, and nobody else is to write there
 
 # One recv(2) takes what a Unix socket holds by default (208 KiB), about seven of the engine's 32 KiB pieces.
 RECEIVE_BYTES = 256 * 1024
@@ -33,9 +34,10 @@ class Demultiplexer:
         self._header = bytearray()
         self._kind = STDOUT
         self._remaining = 0
+        self._beside = 0  # bytes that were not of stdout
 
     def feed(self, chunk: memoryview) -> bytes:
-        """Return what `chunk` holds of stdout. Raises ValueError when it can't be a multiplexed stream."""
+        """Return what `chunk` holds of stdout. Raises ValueError when it can't be an agent's."""
         stdout: list[memoryview] = []
         while chunk:
             if not self._remaining:
@@ -56,6 +58,9 @@ class Demultiplexer:
             else:
                 self.evidence += piece
                 del self.evidence[:-EVIDENCE_BYTES]
+                self._beside += len(piece)
+                if self._beside > MOST_EVIDENCE:
+                    raise ValueError(f"more than {MOST_EVIDENCE} bytes beside the agent's stream")
         return b"".join(stdout)
 
 

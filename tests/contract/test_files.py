@@ -21,6 +21,7 @@ from pytest_sandbox.errors import (
     FileMissing,
     FileNotDirectory,
     FileOperationError,
+    LimitExceeded,
     UnsafeArchive,
     UsageError,
     WorkspaceRootProtected,
@@ -609,6 +610,19 @@ def test_download_of_nothing_is_the_sandbox_s_error_and_leaves_nothing(sandbox: 
         sandbox.download("missing", tmp_path / "x")
 
     assert list(tmp_path.iterdir()) == []
+
+
+def test_download_of_what_has_no_end_leaves_nothing(
+    sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pytest_sandbox.core.files.MAX_WHOLE", 1 << 20)
+
+    with pytest.raises(LimitExceeded, match="has no length"):
+        sandbox.download("/dev/zero", tmp_path / "x")
+
+    assert list(tmp_path.iterdir()) == []
+    sandbox.download("/proc/version", tmp_path / "version")
+    assert (tmp_path / "version").read_bytes().startswith(b"Linux")
 
 
 def test_download_never_writes_outside_the_folder_named(sandbox: Sandbox, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 import pytest
 
@@ -62,6 +63,9 @@ class SocketStream:
         return ""
 
     def close(self) -> None:
+        if self._end.fileno() >= 0:
+            asyncio.get_running_loop().remove_reader(self._end)
+            asyncio.get_running_loop().remove_writer(self._end)
         self._end.close()
 
 
@@ -357,7 +361,7 @@ def test_input_waits_for_the_agents_window() -> None:
 
         assert (first.u8(), first.rest()) == (0, b"0123456789")
         assert not sending.done()
-        await peer.send(FrameType.WINDOW, number, BodyWriter().u8(0).u32(100).bytes())
+        await peer.send(FrameType.WINDOW, number, BodyWriter().u8(0).u32(10).bytes())
         _, second = await peer.expect(FrameType.DATA)
         assert second.rest() == b"\0abcde"
         assert await sending
@@ -483,7 +487,13 @@ EOF_OF_STDOUT = BodyWriter().u8(0).u64(0).bytes()
         (Kind.EXEC, [(FrameType.EOF, BodyWriter().u8(3).u64(0).bytes())]),
         (Kind.EXEC, [(FrameType.EOF, EOF_OF_STDOUT + b"x")]),
         (Kind.EXEC, [(FrameType.WINDOW, BodyWriter().u8(1).u32(1).bytes())]),
-        (Kind.EXEC, [(FrameType.WINDOW, BodyWriter().u8(0).u32(2**32 - 1).bytes())]),
+        (Kind.EXEC, [(FrameType.WINDOW, BodyWriter().u8(0).u32(0).bytes())]),
+        (Kind.EXEC, [(FrameType.WINDOW, BodyWriter().u8(0).u32(1).bytes())]),  # of nothing that was sent
+        (Kind.EXEC, [(FrameType.EOF, BodyWriter().u8(2).u64(0).bytes())] * 2),
+        (Kind.READ, [(FrameType.EOF, BodyWriter().u8(2).u64(0).bytes())]),
+        (Kind.STAT, [(FrameType.DATA, b"\0x")]),
+        (Kind.LIST, [(FrameType.DATA, b"\1x")]),
+        (Kind.TERMINAL, [(FrameType.DATA, b"\1x")]),
         (Kind.EXEC, [(FrameType.RESULT, b"")]),
         (Kind.EXEC, [(FrameType.EXIT, EXIT[:-1])]),
         (Kind.EXEC, [(FrameType.EXIT, EXIT), (FrameType.EXIT, EXIT)]),
@@ -572,8 +582,10 @@ def test_an_agent_that_reads_no_more_is_given_up_by_who_sends(monkeypatch: pytes
     monkeypatch.setattr("pytest_sandbox.agent.client.BEAT", 0.001)
 
     async def scenario(client: AgentClient, peer: Peer) -> None:
-        channel, number = await opened(client, peer)
-        await peer.send(FrameType.WINDOW, number, BodyWriter().u8(0).u32(2**31).bytes())
+        opening = asyncio.create_task(client.open(Kind.EXEC, b""))
+        number, _ = await peer.expect(FrameType.OPEN)
+        await peer.send(FrameType.OPENED, number, BodyWriter().u32(2**31).u32(42).bytes())
+        channel = await opening
 
         with pytest.raises(ConnectionLost, match="its agent does not answer"):
             await channel.send(bytes(2**24))
@@ -600,6 +612,38 @@ def test_a_silent_agent_is_asked_once_and_its_answer_is_enough() -> None:
 
         assert client.lost is None
         waiting.cancel()
+
+    play(scenario)
+
+
+def test_an_agent_that_speaks_and_does_not_answer_is_not_asked_again_and_again() -> None:
+    async def scenario(client: AgentClient, peer: Peer) -> None:
+        channel, _ = await opened(client, peer)
+        waiting = asyncio.create_task(channel.exit())
+        await asyncio.sleep(0)
+
+        for _ in range(10 * LOST_AFTER):
+            client._heard = client._silent_beats > LOST_AFTER // 2
+            client._beat()
+
+        assert len(client._channels) == 2
+        waiting.cancel()
+
+    play(scenario)
+
+
+def test_what_waits_for_an_agent_that_never_reads_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pytest_sandbox.agent.client.OUTBOUND_FRAMES", 1000)
+
+    async def scenario(client: AgentClient, peer: Peer) -> None:
+        channel, number = await opened(client, peer, window=2)
+        with suppress(BrokenPipeError, ConnectionLost):
+            while True:  # each byte that is taken is a window given back
+                await peer.send(FrameType.DATA, number, b"\0x")
+                await channel.receive()
+
+        with pytest.raises(ConnectionLost, match="its agent does not read"):
+            await channel.exit()
 
     play(scenario)
 

@@ -13,6 +13,7 @@ import stat
 import subprocess
 import sys
 import tarfile
+import tracemalloc
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -30,6 +31,7 @@ from pytest_sandbox.core.tar import (
     encode_header,
 )
 from pytest_sandbox.errors import DamagedArchive, NoSpaceOnHost, UnsafeArchive, UsageError
+from pytest_sandbox.models import MEBIBYTE
 
 END = bytes(2 * BLOCK)
 NANO = 1_700_000_000_123_456_789
@@ -562,6 +564,32 @@ def test_the_number_of_members_is_limited() -> None:
     assert len(Archive.read(raw, ArchiveLimits(members=11)).members()) == 11
     with pytest.raises(UnsafeArchive, match="one too many"):
         Archive.read(raw, ArchiveLimits(members=10))
+
+
+def test_what_is_kept_of_members_is_limited() -> None:
+    limits = ArchiveLimits(all_name_bytes=2 * BLOCK)
+    named = Member(b"f", MemberKind.FILE, 0o644, xattrs=((b"user.a", bytes(BLOCK)),))
+    holes = b"1\n0\n9\n".ljust(BLOCK, b"\0") + b"some data"
+    few = encode_header(named) + raw_member(b"s", content=holes, real_size=50)
+
+    with pytest.raises(UnsafeArchive, match="one too many"):
+        Archive.read(few + END, limits)
+    for one in (encode_header(named), raw_member(b"s", content=holes, real_size=50)):
+        assert len(Archive.read(one + END, limits).members()) == 1
+
+
+def test_of_records_for_all_members_only_those_that_count_are_kept() -> None:
+    comments = (pax_header(record(f"comment.{number}", "x" * (MEBIBYTE - 99)), b"g") for number in range(32))
+    raw = b"".join(comments) + raw_member(b"f") + END
+
+    tracemalloc.start()
+    try:
+        Archive.read(io.BytesIO(raw))
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert most < 16 * MEBIBYTE
 
 
 def test_directories_that_deep_names_imply_are_limited_too() -> None:

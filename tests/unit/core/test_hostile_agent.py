@@ -15,7 +15,7 @@ from pytest_sandbox.core.sandbox import SandboxCore
 from pytest_sandbox.core.snapshot import Snapshot
 from pytest_sandbox.core.tar import Member, MemberKind, encode_header
 from pytest_sandbox.engines.base import Started
-from pytest_sandbox.errors import DamagedArchive, ProtocolError, UnsafeArchive
+from pytest_sandbox.errors import DamagedArchive, LimitExceeded, ProtocolError, SandboxLost, UnsafeArchive
 from pytest_sandbox.models import Container, SandboxSettings
 from tests.support.subprocess_engine import SubprocessEngine
 from tests.unit.agent.test_client import Peer, play
@@ -68,14 +68,18 @@ async def persisting(core: SandboxCore) -> None:
     await core.hydrate(await core.persist())
 
 
-def answered(operation: Operation, output: bytes, result: bytes) -> None:
-    """Run an operation whose agent gives this output and then this result."""
+def answered(operation: Operation, output: bytes, result: bytes, *first: bytes) -> None:
+    """Run an operation whose agent gives this output and then this result; first: results of others before it."""
 
     async def scenario(client: AgentClient, peer: Peer) -> None:
         container = Container("0", "hostile", "none", "none", "")
         core = SandboxCore(SubprocessEngine(), SandboxSettings(), Started(container, client._stream), client)
 
         async def answer() -> None:
+            for earlier in first:
+                number = await peer.open()
+                await peer.send(FrameType.RESULT, number, earlier)
+                await peer.send(FrameType.CLOSED, number)
             number = await peer.open()
             if output:
                 await peer.send(FrameType.DATA, number, b"\0", output)
@@ -157,6 +161,27 @@ def test_what_a_taken_over_agent_says_has_changed_is_checked(output: bytes, size
 def test_an_archive_of_a_taken_over_agent_is_checked_before_it_goes_anywhere(output: bytes) -> None:
     with pytest.raises((DamagedArchive, UnsafeArchive)):
         answered(persisting, output, bytes(16))
+
+
+async def matching(core: SandboxCore) -> None:
+    await core.glob("*")
+
+
+@pytest.mark.parametrize("limit", ["MAX_LISTED", "MAX_LISTED_TEXT"])
+def test_a_listing_without_end_is_not_held(limit: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(f"pytest_sandbox.core.files.{limit}", 3)
+    endless = listed(*[entry(b"n")] * 4)
+
+    with pytest.raises(LimitExceeded, match="more than"):
+        answered(listing, endless, total(4))
+    with pytest.raises(LimitExceeded, match="more than"):
+        answered(matching, endless, total(4), entry(kind=b"d"))
+
+
+@pytest.mark.parametrize("operation", [writing, looking])
+def test_an_operation_without_output_takes_none(operation: Operation) -> None:
+    with pytest.raises(SandboxLost, match="a DATA frame on channel 1"):
+        answered(operation, b"x", total(3))
 
 
 def test_entries_are_the_same_however_they_are_cut() -> None:

@@ -13,6 +13,7 @@ import pytest_asyncio
 
 from pytest_sandbox.engines.streams import (
     EVIDENCE_BYTES,
+    MOST_EVIDENCE,
     PENDING_BYTES,
     STDERR,
     STDOUT,
@@ -55,6 +56,16 @@ def test_only_the_end_of_what_came_beside_stdout_is_kept() -> None:
 
     assert len(demultiplexer.evidence) == EVIDENCE_BYTES
     assert demultiplexer.evidence.endswith(b"the end")
+
+
+def test_what_comes_beside_stdout_without_end_is_refused() -> None:
+    demultiplexer = Demultiplexer()
+    flood = memoryview(piece(STDERR, bytes(MOST_EVIDENCE // 16)))
+
+    for _ in range(16):
+        demultiplexer.feed(flood)
+    with pytest.raises(ValueError, match="beside the agent's stream"):
+        demultiplexer.feed(flood)
 
 
 def test_an_enormous_size_is_counted_not_allocated() -> None:
