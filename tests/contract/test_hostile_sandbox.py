@@ -6,6 +6,7 @@ tests/unit/core/test_hostile_agent.py.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -99,6 +100,39 @@ my %number = (x86_64 => 129, aarch64 => 138);
 my $signal = pack("i4 i2 x104", 15, 0, -1, 0, 0, 0);
 syscall($number{(POSIX::uname)[4]}, 1, 15, $signal) == 0 or die "rt_sigqueueinfo: $!";
 """
+
+
+STANDING = "ulimit -a; nice; ionice; taskset -p $$; chrt -p $$; cat /proc/1/oom_score_adj /proc/1/limits"
+
+
+@pytest.mark.needs("the Debian image")
+@pytest.mark.parametrize(
+    ("change", "regained"),
+    [
+        ("prlimit -p 1 --nproc=1: --core=1:; taskset -p 1 1; ionice -c 3 -p 1; echo 999 > /proc/1/oom_score_adj", True),
+        ("prlimit -p 1 --stack=131072:131072", False),
+        ("renice -n 19 -p 1", False),
+        ("chrt --idle -p 0 1", False),
+    ],
+)
+def test_limits_and_priorities_that_it_lost_are_not_the_next_test_s(
+    pool: SandboxPool, change: str, regained: bool
+) -> None:
+    """Each takes no capability. What can't be had back costs the container."""
+    sandbox = Sandbox(run(pool.lease(DEBIAN)))
+    name, before = sandbox.name, of_any_pid(sandbox.exec(STANDING, check=True).stdout)
+    sandbox.exec(change, check=True)
+    run(pool.release(sandbox._core))
+
+    following = Sandbox(run(pool.lease(DEBIAN)))
+
+    assert of_any_pid(following.exec(STANDING, check=True).stdout) == before
+    assert (following.name == name) is regained
+    run(pool.release(following._core))
+
+
+def of_any_pid(output: bytes) -> bytes:
+    return re.sub(rb"pid \d+", b"pid", output)
 
 
 @pytest.mark.needs("the Debian image")

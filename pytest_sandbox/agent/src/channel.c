@@ -23,6 +23,7 @@
 #include "files.h"
 #include "join.h"
 #include "process.h"
+#include "standing.h"
 #include "terminal.h"
 #include "tree.h"
 #include "watch.h"
@@ -984,6 +985,8 @@ static void finish_sweep(void)
     }
     if (!alone())
         return;
+    if (getpid() == 1 && !regain_standing())
+        give_up(EX_OSERR, "its limits or its priority were lowered from within the sandbox");
     struct writer w = {0};
     put_u32(&w, agent.swept);
     put_u8(&w, agent.watch.ready ? look_outside(agent.watch.events, getpid() == 1) : OUTSIDE_UNKNOWN);
@@ -1354,6 +1357,7 @@ static void prepare(void)
             raised.rlim_cur = 65536;
         setrlimit(RLIMIT_NOFILE, &raised);
     }
+    note_standing();
     for (int fd = 0; fd < 2; fd++)
         fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
     agent.watch.events = agent.watch.paths = -1;
