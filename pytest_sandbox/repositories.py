@@ -6,7 +6,6 @@ import hashlib
 import os
 import re
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -15,6 +14,7 @@ from urllib.parse import unquote, urlsplit
 
 import filelock
 
+from .engines.heir import temporary_folder
 from .errors import RepositoryNotAvailable
 from .folders import PRIVATE_FILE, cache_folder
 from .secret import remember
@@ -57,8 +57,8 @@ def exported(url: str, ref: str, subpath: str) -> Iterator[Path]:
     Raises RepositoryNotAvailable.
     """
     commit = commit_of(url, ref)
-    with tempfile.TemporaryDirectory(prefix="pytest-sandbox-") as folder:
-        checkout = Path(folder, "checkout")
+    with temporary_folder() as folder:
+        checkout = folder / "checkout"
         with _mirror(url) as mirror:
             _git(url, "clone", "--quiet", "--no-checkout", "--no-hardlinks", "--", str(mirror), str(checkout))
             _git(url, "fetch", "--quiet", "origin", commit, cwd=checkout)

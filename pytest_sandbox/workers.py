@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 import threading
 import uuid
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -117,9 +116,11 @@ def close_keeper(config: pytest.Config) -> None:
 
 def _store_folder(config: pytest.Config, chosen: str) -> Path:
     if chosen == "none":
-        folder = tempfile.TemporaryDirectory(prefix="pytest-sandbox-")
-        config.add_cleanup(folder.cleanup)
-        return Path(folder.name)
+        from .engines.heir import temporary_folder
+
+        removed = ExitStack()
+        config.add_cleanup(removed.close)
+        return removed.enter_context(temporary_folder())
     if chosen:
         return config.rootpath / Path(chosen).expanduser()
     from .core.store import default_folder

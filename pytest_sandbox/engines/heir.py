@@ -1,20 +1,25 @@
 """What ends, when this process was killed, things that do not end by themselves.
 
 A container ends with the stream to its agent. One that was created and not yet started has no agent, one whose agent a
-test has stopped does not notice, and a network has no stream at all. So each is left to the *heir* before it is made,
-and taken back when it is gone. The heir is a small process that waits for the end of its input, which the kernel brings
-when we end, however we end; with nothing left to it, it ends at once.
+test has stopped does not notice, and a network has no stream at all; nor has a folder of temporary files. So each is
+left to the *heir* before it is made, and taken back when it is gone. The heir is a small process that waits for the end
+of its input, which the kernel brings when we end, however we end; with nothing left to it, it ends at once.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import pickle
 import select
+import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from .companions import held
@@ -26,6 +31,7 @@ SCRIPT = Path(__file__).with_name("heir_main.py")
 SHELL = "/bin/sh"
 BEGIN = 'exec 3<&0; "$@" <&3 3<&- &'  # what a shell runs beside it has /dev/null for its input, if nothing else is said
 BEGIN_SECONDS = 10.0  # for a shell to start it; milliseconds
+STILL_WRITTEN_SECONDS = 5.0
 HEAR_SECONDS = 1.0  # for an heir that was stopped; it takes 64 KiB before it has to read
 
 
@@ -105,6 +111,27 @@ def _write(pipe: int, line: bytes) -> None:
             line = line[os.write(pipe, line) :]
         except BlockingIOError:
             pass  # less room than the kernel needs to take a line whole
+
+
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """Make a folder for this user only, and remove it, or have it removed after us."""
+    folder = tempfile.TemporaryDirectory(prefix="pytest-sandbox-")
+    end = pickle.dumps(_remove_folders)
+    heir.leave(end, folder.name)
+    try:
+        yield Path(folder.name)
+    finally:
+        folder.cleanup()
+        heir.take_back(end, folder.name)
+
+
+def _remove_folders(folders: Sequence[str]) -> None:
+    """Remove them, again while something that outlives us, such as git, still writes there."""
+    deadline = time.monotonic() + STILL_WRITTEN_SECONDS
+    while any(map(os.path.exists, folders)) and time.monotonic() < deadline:
+        for folder in folders:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 heir = Heir()

@@ -7,6 +7,7 @@ import select
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_sandbox.engines.heir import HEAR_SECONDS, Heir
+from pytest_sandbox.engines.heir import HEAR_SECONDS, Heir, temporary_folder
 from pytest_sandbox.engines.heir_main import PATH_VARIABLE
 
 BOUND = 10  # seconds for what takes milliseconds
@@ -182,3 +183,33 @@ def test_without_a_shell_there_is_no_heir_and_no_error(monkeypatch: pytest.Monke
 
     heir.leave(b"", "container 1")
     heir.take_back(b"", "container 1")
+
+
+def test_a_killed_process_leaves_no_temporary_folder(tmp_path: Path) -> None:
+    script = """
+        import os, signal
+        from pytest_sandbox.engines.heir import temporary_folder
+        with temporary_folder() as one, temporary_folder() as other:
+            (one / "deep").mkdir()
+            (one / "deep" / "file").touch(mode=0o400)
+            assert one.stat().st_mode & 0o777 == 0o700
+            os.kill(os.getpid(), signal.SIGKILL)
+    """
+    killed = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)], cwd=CHECKOUT, env={**os.environ, "TMPDIR": str(tmp_path)}
+    )
+
+    assert killed.returncode == -signal.SIGKILL
+    deadline = time.monotonic() + BOUND
+    while list(tmp_path.iterdir()):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)  # nobody tells of it
+
+
+def test_a_temporary_folder_ends_with_its_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+    with temporary_folder() as folder:
+        assert [folder] == list(tmp_path.iterdir())
+
+    assert list(tmp_path.iterdir()) == []
