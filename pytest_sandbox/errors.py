@@ -40,6 +40,7 @@
     │   ├── AgentVersionMismatch      a kept sandbox's agent is of another version
     │   ├── SessionGone               a kept sandbox is gone, and its state names no snapshot that is left
     │   ├── NoSpaceOnHost
+    │   ├── HostFolderUnusable        where runs keep what they need on this host
     │   └── AgentMissing
     ├── FileOperationError            an OSError too: errno, strerror, filename
     │   └── FileMissing, FileForbidden, FileIsDirectory, FileNotDirectory, FileAlreadyExists,
@@ -687,6 +688,20 @@ class NoSpaceOnHost(InfrastructureError):
         return (
             f"no space left in {self.directory} on this host, with {self.written / 2**20:.1f} MiB of an archive in it\n"
             "free some, let TMPDIR name another directory, or take less out (`ephemeral` in the settings)"
+        )
+
+
+class HostFolderUnusable(InfrastructureError):
+    """A folder of this host in which runs keep what they need can't be written to: full, read-only, somebody else's."""
+
+    def __init__(self, folder: str, reason: str) -> None:
+        self.folder, self.reason = folder, reason
+        super().__init__(folder, reason)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.folder} of this host can't be used: {self.reason}\n"
+            "mend that, or let XDG_STATE_HOME and XDG_CACHE_HOME name directories that can be written to"
         )
 
 

@@ -16,6 +16,7 @@ from ..engines.slots import Slot, Slots, default_count
 from ..errors import (
     EngineError,
     FileOperationError,
+    HostFolderUnusable,
     ImageNotAvailable,
     InfrastructureError,
     MadeBeforeFork,
@@ -74,7 +75,7 @@ class SandboxPool:
         self._progress = progress
         self._engine: Engine | None = None
         self._process = os.getpid()
-        self._unusable: dict[Key, EngineError | ImageNotAvailable] = {}  # () stands for the engine
+        self._unusable: dict[Key, EngineError | HostFolderUnusable | ImageNotAvailable] = {}  # () stands for the engine
         self._open: set[SandboxCore] = set()
         self._idle: list[SandboxCore] = []  # longest idle first
         self._used_up: set[Key] = set()  # kinds of which one was
@@ -93,20 +94,23 @@ class SandboxPool:
         self.recorder: MakeRecorder | None = None  # of the terminals of sandboxes made from now on
 
     async def engine(self) -> Engine:
-        """Return the engine. Raises EngineError, the same one each time; in a forked process MadeBeforeFork."""
+        """Return the engine. Raises EngineError or HostFolderUnusable, the same one each time; MadeBeforeFork."""
         if self.is_parents:
             raise MadeBeforeFork("the pool of sandboxes", self._process)
         if self._engine is None:
             self._raise_if_unusable(())
-            try:
-                engine = await self._find_engine()
-                engine.progress, engine.notify = self._progress, self._notify
-                self.description = await engine.describe()
-            except EngineError as error:
-                self._unusable[()] = error
-                raise
-            count = self._run_settings.slots or default_count(self.description)
-            self._engine, self._slots = engine, Slots(self.description, count)
+            async with AsyncExitStack() as undo:
+                try:
+                    engine = await self._find_engine()
+                    undo.push_async_callback(engine.close)
+                    description = await engine.describe()
+                    slots = Slots(description, self._run_settings.slots or default_count(description))
+                except (EngineError, HostFolderUnusable) as error:
+                    self._unusable[()] = error
+                    raise
+                undo.pop_all()
+            engine.progress, engine.notify = self._progress, self._notify
+            self._engine, self._slots, self.description = engine, slots, description
         return self._engine
 
     @property

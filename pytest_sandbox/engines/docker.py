@@ -52,7 +52,7 @@ from ..errors import (
     SandboxError,
     SandboxStartFailed,
 )
-from ..folders import PRIVATE_FILE, cache_folder
+from ..folders import PRIVATE_FILE, cache_folder, writing
 from ..models import (
     MEBIBYTE,
     ChangeKind,
@@ -397,7 +397,8 @@ class DockerEngine:
         """Create, attach, start. Whoever sets `given_up` is spared the rest, and nothing stays behind."""
         image = self._inspected(settings)
         agent = agent_binary(self._description.architecture)
-        volume = self._agent_volume(agent, image["Id"])
+        with writing(self._folder):
+            volume = self._agent_volume(agent, image["Id"])
         mounts = engine_mounts(settings, self._description.endpoint, _labels(current_run()))
         volumes = volume_names(settings)
         self._leave("container", name, labels.get(LABEL_IDENTITY, ""))

@@ -13,11 +13,11 @@ import os
 import re
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from ..folders import PRIVATE_FILE, state_folder
+from ..folders import PRIVATE_FILE, state_folder, writing
 
 logger = logging.getLogger(__name__)
 
@@ -50,12 +50,18 @@ class KeptNotes:
         self._folder = state_folder("kept")
 
     def write(self, note: KeptNote) -> None:
-        """Note a sandbox. The file is for this user only, and is there as a whole or not at all."""
+        """Note a sandbox. The file is for this user only, and is there as a whole or not at all.
+
+        Raises HostFolderUnusable.
+        """
         unfinished = self._folder / f"{note.identity}.{secrets.token_hex(4)}"
-        descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, PRIVATE_FILE)
-        with os.fdopen(descriptor, "w") as file:
-            json.dump(asdict(note), file)
-        unfinished.rename(self._path(note.identity))
+        with writing(self._folder), ExitStack() as undo:
+            descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, PRIVATE_FILE)
+            undo.callback(unfinished.unlink)
+            with os.fdopen(descriptor, "w") as file:
+                json.dump(asdict(note), file)
+            unfinished.rename(self._path(note.identity))
+            undo.pop_all()
 
     def find(self, identity: str) -> KeptNote | None:
         """Return the note on the sandbox of that identity, None if there is none that can be read."""

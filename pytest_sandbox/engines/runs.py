@@ -12,10 +12,11 @@ import hashlib
 import os
 import secrets
 import socket
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..folders import PRIVATE_FILE, state_folder
+from ..folders import PRIVATE_FILE, state_folder, writing
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,20 +68,29 @@ _current: Run | None = None
 
 
 def current_run() -> Run:
-    """Return this process's run, which begins with the first call."""
+    """Return this process's run, which begins with the first call. Raises HostFolderUnusable."""
     global _current
     if _current is None:
-        folder = state_folder("runs")
-        host = _host(folder)
-        run = secrets.token_hex(4)
-        # Locked before it has its name: a file that can be seen and is not locked is a dead run's.
-        unfinished = folder / f"{run}.new"
+        folder, maker = state_folder("runs"), f"process {os.getpid()} in {Path.cwd()}"
+        with writing(folder):
+            _current = _begun(folder, maker)
+    return _current
+
+
+def _begun(folder: Path, maker: str) -> Run:
+    host = _host(folder)
+    run = secrets.token_hex(4)
+    # Locked before it has its name: a file that can be seen and is not locked is a dead run's.
+    unfinished = folder / f"{run}.new"
+    with ExitStack() as undo:
         descriptor = os.open(unfinished, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        os.write(descriptor, f"process {os.getpid()} in {Path.cwd()}".encode(errors="replace"))
+        undo.callback(os.close, descriptor)
+        undo.callback(unfinished.unlink)
+        os.write(descriptor, maker.encode(errors="replace"))
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         unfinished.rename(_lock_path(folder, run))
-        _current = Run(run, host, descriptor, folder)
-    return _current
+        undo.pop_all()
+    return Run(run, host, descriptor, folder)
 
 
 def _host(folder: Path) -> str:

@@ -10,10 +10,10 @@ import fcntl
 import hashlib
 import os
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
-from ..folders import state_folder
+from ..folders import state_folder, writing
 from ..models import MEBIBYTE, EngineDescription
 
 PER_CORE = 8  # a sandbox mostly waits for its test
@@ -43,7 +43,7 @@ class Slot:
 
 
 class Slots:
-    """The slots of one engine. All methods return at once."""
+    """The slots of one engine. All methods return at once. All raise HostFolderUnusable."""
 
     def __init__(self, engine: EngineDescription, count: int) -> None:
         self.count = count
@@ -58,9 +58,12 @@ class Slots:
             except BlockingIOError:
                 os.close(descriptor)
                 continue
-            os.pwrite(descriptor, FREE, 0)
             slot = Slot(descriptor)
             _held.add(slot)
+            with ExitStack() as undo:
+                undo.callback(slot.release)
+                self._mark(slot, FREE)
+                undo.pop_all()
             return slot
         return None
 
@@ -91,7 +94,7 @@ class Slots:
             yield
         finally:
             for slot in held:
-                _mark(slot, FREE)
+                self._mark(slot, FREE)
             os.close(descriptor)
 
     def is_deadlock(self, held: Collection[Slot]) -> bool:
@@ -103,11 +106,11 @@ class Slots:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
             for slot in held:
-                _mark(slot, STUCK)
+                self._mark(slot, STUCK)
             if not all(self._is_stuck(number) for number in range(self.count)):
                 return False
             for slot in held:
-                _mark(slot, FREE)
+                self._mark(slot, FREE)
             return True
         finally:
             os.close(lock)
@@ -133,12 +136,13 @@ class Slots:
         return False
 
     def _opened(self, name: str) -> int:
-        return os.open(self._folder / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        with writing(self._folder):
+            return os.open(self._folder / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
-
-def _mark(slot: Slot, state: bytes) -> None:
-    if slot.descriptor >= 0:
-        os.pwrite(slot.descriptor, state, 0)
+    def _mark(self, slot: Slot, state: bytes) -> None:
+        if slot.descriptor >= 0:
+            with writing(self._folder):
+                os.pwrite(slot.descriptor, state, 0)
 
 
 _held: set[Slot] = set()

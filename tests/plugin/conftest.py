@@ -144,7 +144,7 @@ class Remains:
     def __init__(self, engine: DockerClient, folder: Path, temporary: Path) -> None:
         self._engine = engine
         self._folder = folder
-        self._temporary = temporary
+        self.temporary = temporary
         self._mark = f"TMPDIR={temporary}".encode()
 
     def runs(self) -> dict[int, str]:
@@ -169,7 +169,7 @@ class Remains:
         processes = [_command(path) for path in Path("/proc").glob("[0-9]*") if self._mark in _variables(path)]
         return [
             *(command for command in processes if command and HEIR not in command),
-            *map(str, self._temporary.iterdir()),
+            *map(str, self.temporary.iterdir()),
         ]
 
     def wait_until_none(self, runs: Collection[str], seconds: float = 2) -> None:
