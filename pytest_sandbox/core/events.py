@@ -210,6 +210,11 @@ def outcome_of(error: BaseException) -> Outcome:
     return Outcome.CANCELLED if isinstance(error, asyncio.CancelledError) else Outcome.ERROR
 
 
+def told_of(error: BaseException) -> str:
+    """Return an error's name and words; a cancellation has none."""
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+
+
 def running_test() -> str:
     """The node id of the test that runs, empty outside of tests."""
     return os.environ.get("PYTEST_CURRENT_TEST", "").rpartition(" (")[0]
@@ -234,7 +239,7 @@ class EventPair:
 
     def failed(self, error: BaseException) -> None:
         facts = facts_of(getattr(error, "result", None))
-        self.finish(outcome_of(error), facts, f"{type(error).__name__}: {error}")
+        self.finish(outcome_of(error), facts, told_of(error))
 
     def finish(self, outcome: Outcome, facts: Mapping[str, object], error: str | None = None) -> None:
         """Tell the end, of which so much is known already."""

@@ -11,7 +11,7 @@ from pathlib import PurePath
 from typing import Any
 
 from ..models import SandboxSettings
-from .events import Event, EventPair, Observed, Outcome, arguments_of, facts_of, outcome_of, running_test
+from .events import Event, EventPair, Observed, Outcome, arguments_of, facts_of, outcome_of, running_test, told_of
 
 REMEMBERED = 8  # operations of each sandbox
 SANDBOXES = 64  # of the many that a run has; those used last
@@ -106,7 +106,7 @@ class _Operation:
 
     def failed(self, error: BaseException) -> None:
         self._duration = time.monotonic() - self._began
-        self._end = outcome_of(error), facts_of(getattr(error, "result", None)), f"{type(error).__name__}: {error}"
+        self._end = outcome_of(error), facts_of(getattr(error, "result", None)), told_of(error)
 
     def pair(self) -> Pair:
         """The events that a listener would have been told, but for the times of day."""

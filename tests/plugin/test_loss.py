@@ -418,6 +418,7 @@ def test_a_test_that_times_out_by_a_signal_fails_and_what_it_waited_for_is_ended
     # At the user's own line: how we wait is of no interest.
     told = r"^E +Failed: Timeout \(>1\.0s\) from pytest-timeout\.\n\ntest_suite\.py:\d+: Failed$"
     assert len(re.findall(told, result.stdout.str(), re.MULTILINE)) == 3
+    result.stdout.re_match_lines([r"  exec `sleep 1000`: CancelledError, 1\.\d\d s"])
 
 
 def test_a_run_that_ends_by_a_timeout_in_a_thread_leaves_nothing(
