@@ -20,7 +20,7 @@ import tarfile
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
@@ -491,21 +491,22 @@ class DockerEngine:
         )
         with self._call("create", name):
             try:
-                created = self._api.create_container(
-                    self._name(settings),
-                    name=name,
-                    entrypoint=[AGENT_PROGRAM],
-                    command=["stay"] if LABEL_KEPT in labels else [],
-                    user="0:0",
-                    working_dir="/",
-                    stdin_open=True,  # and not detached, which is what makes docker-py ask for StdinOnce
-                    tty=False,
-                    stop_signal="SIGTERM",  # what the agent heeds; the image's own is for its program
-                    # It would start a process in the sandbox now and then. Podman wants systemd for any, also for this.
-                    healthcheck={"test": ["NONE"]} if checked else None,
-                    labels=labels,
-                    host_config=host,
-                )
+                with self._volumes_made(mounts):
+                    created = self._api.create_container(
+                        self._name(settings),
+                        name=name,
+                        entrypoint=[AGENT_PROGRAM],
+                        command=["stay"] if LABEL_KEPT in labels else [],
+                        user="0:0",
+                        working_dir="/",
+                        stdin_open=True,  # and not detached, which is what makes docker-py ask for StdinOnce
+                        tty=False,
+                        stop_signal="SIGTERM",  # what the agent heeds; the image's own is for its program
+                        # It would start a process in the sandbox now and then. Podman wants systemd for any, also this.
+                        healthcheck={"test": ["NONE"]} if checked else None,
+                        labels=labels,
+                        host_config=host,
+                    )
             except docker.errors.ImageNotFound as error:
                 raise ImageNotAvailable(str(settings.image), settings.pull.value, "removed meanwhile") from error
             except docker.errors.APIError as error:
@@ -519,6 +520,35 @@ class DockerEngine:
                 reason = f"{_one_line(str(error.explanation))} (the engine's storage)"
                 raise LimitNotAvailable("disk", shown_size(settings.disk), reason) from error
         return str(created["Id"])
+
+    @contextmanager
+    def _volumes_made(self, mounts: Sequence[Mapping[str, Any]]) -> Iterator[None]:
+        """Make named volumes before the container that is to have them, with which Podman would make them bare.
+
+        Without labels, driver and options, that is.
+        """
+        volumes = [mount for mount in mounts if mount["Type"] == "volume"] if self._podman else []
+        # Until the container is there nobody has them, and whoever closes another sandbox may remove them.
+        with self._volumes_held() if volumes else nullcontext():
+            for volume in volumes:
+                options = volume["VolumeOptions"]
+                driver = options.get("DriverConfig", {})
+                self._api.create_volume(
+                    volume["Source"], driver.get("Name"), driver.get("Options"), labels=options["Labels"]
+                )
+            yield
+
+    @contextmanager
+    def _volumes_held(self) -> Iterator[None]:
+        """Keep other processes of this host from making or removing named volumes, where making takes two steps."""
+        if not self._podman:
+            yield
+            return
+        try:
+            with filelock.FileLock(self._folder / "volumes.lock", timeout=CALL_SECONDS, mode=PRIVATE_FILE):
+                yield
+        except filelock.Timeout as error:
+            raise EngineTimeout(self._address.url, "wait for others' volumes", CALL_SECONDS) from error
 
     def _attached(self, identity: str, name: str) -> _Transport:
         """Open the container's byte stream, before anything runs in it."""
@@ -788,7 +818,8 @@ class DockerEngine:
 
     def _could_remove_volume(self, name: str) -> bool:
         try:
-            self._api.remove_volume(name)
+            with self._volumes_held():
+                self._api.remove_volume(name)
         except docker.errors.APIError as error:
             if error.status_code != 409:
                 raise
@@ -1015,7 +1046,7 @@ class _GivenUp(SandboxError):
     """A start whose caller has gone; nobody sees it."""
 
 
-_ANONYMOUS = re.compile("[0-9a-f]{64}")  # what the engine calls volumes that have no name
+_LONG_ID = re.compile("[0-9a-f]{64}")  # of anything; volumes that have no name are called so, too
 
 _CHANGE_KINDS = (ChangeKind.MODIFIED, ChangeKind.ADDED, ChangeKind.REMOVED)  # the engine's numbers for them
 
@@ -1084,7 +1115,7 @@ def _is_kept(labels: Mapping[str, str]) -> bool:
 def _named_volumes(mounts: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
     """The names of a user's volumes in an engine's list of a container's mounts."""
     volumes = [mount for mount in mounts if mount["Type"] == "volume" and mount["Destination"] != AGENT_DIRECTORY]
-    return tuple(sorted({volume["Name"] for volume in volumes if not _ANONYMOUS.fullmatch(volume["Name"])}))
+    return tuple(sorted({volume["Name"] for volume in volumes if not _LONG_ID.fullmatch(volume["Name"])}))
 
 
 def _why_not_started(reason: str, settings: SandboxSettings) -> SandboxError | None:
@@ -1288,7 +1319,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def _one_line(text: str) -> str:
-    line = " ".join(text.split())
+    line = _LONG_ID.sub(lambda found: found[0][:12], " ".join(text.split()))
     return line if len(line) <= 300 else line[:297] + "..."
 
 

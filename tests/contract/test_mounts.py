@@ -48,7 +48,7 @@ def engine() -> Iterator[Engine]:
 
 @pytest.fixture(scope="module")
 def api() -> Iterator[docker.APIClient]:
-    client = docker.APIClient()
+    client = docker.from_env().api
     yield client
     client.close()
 
@@ -243,7 +243,7 @@ def test_one_that_was_made_goes_with_the_last_sandbox_that_has_it(
 
 def test_it_goes_though_the_sandbox_was_lost(engine: Engine, api: docker.APIClient, volume: str) -> None:
     sandbox = Sandbox.create(replace(SETTINGS, mounts=[Volume(volume, "/v")]), engine)
-    api.remove_container(sandbox.container.id, force=True)
+    api.remove_container(sandbox.container.id, force=True, v=True)
 
     sandbox.close()
 
@@ -261,14 +261,17 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_those_of_a_killed_process_are_swept_but_for_what_it_kept(
-    engine: Engine, api: docker.APIClient, volume: str
+    engine: Engine, api: docker.APIClient, volume: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # A host of our own, for another worker of this run may sweep, too.
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    monkeypatch.setattr("pytest_sandbox.engines.runs._current", None)
     names = [volume, f"{volume}-kept", f"{volume}-kept-and-lost"]
     killed = subprocess.run([sys.executable, "-c", KILLED, IMAGE, *names], check=False, stdout=subprocess.PIPE)
     ended, kept, lost = killed.stdout.decode().split()
     assert killed.returncode == -signal.SIGKILL
     wait_until_gone(api, ended)
-    api.remove_container(lost, force=True)
+    api.remove_container(lost, force=True, v=True)
     assert [exists(api, name) for name in names] == [True, True, True]
 
     run(swept())

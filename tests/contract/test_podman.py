@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import secrets
 import select
 import signal
 import socket
@@ -11,16 +13,22 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
+import docker
 import pytest
 
 from pytest_sandbox.core.pool import SandboxPool
+from pytest_sandbox.core.sandbox import SandboxCore
 from pytest_sandbox.engines.discovery import find_engine
 from pytest_sandbox.errors import NotWithThisEngine
 from pytest_sandbox.faces import Sandbox
 from pytest_sandbox.loop import run
 from pytest_sandbox.models import PullPolicy, SandboxSettings
+from pytest_sandbox.mounts import Volume
+from tests.support.engine_proxy import EngineProxy, Fault
 
 pytestmark = pytest.mark.docker
 
@@ -102,3 +110,30 @@ def test_a_network_for_the_sandboxes_of_a_test_is_refused_in_words() -> None:
 
     run(network.close())
     run(pool.close())
+
+
+@pytest.mark.asyncio
+async def test_a_volume_is_not_removed_between_its_making_and_that_of_the_container_that_has_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    volume = Volume(f"pytest-sandbox-test-{secrets.token_hex(4)}", "/v", options={"type": "tmpfs", "device": "tmpfs"})
+    settings = replace(SETTINGS, mounts=[volume])
+    with EngineProxy(tmp_path / "engine.sock") as proxy:
+        first = await SandboxCore.create(await find_engine(), settings)
+        monkeypatch.setenv("DOCKER_HOST", proxy.endpoint)
+        proxy.fault(r"POST .*/containers/create", Fault.HOLD)
+        making = asyncio.create_task(SandboxCore.create(await find_engine(), settings))
+        await asyncio.to_thread(proxy.seen.wait)
+
+        ending = asyncio.create_task(first.close())
+        await asyncio.wait([ending], timeout=1)  # it has to wait for the other one's container
+        proxy.let_go()
+
+        second = await making
+        await ending
+        assert "tmpfs /v tmpfs" in await second.read_text("/proc/mounts")
+        await second.close()
+        with closing(docker.from_env()) as client:
+            assert volume.name not in [each.name for each in client.volumes.list()]
+        for sandbox in (first, second):
+            await sandbox._engine.close()
