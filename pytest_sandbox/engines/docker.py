@@ -396,6 +396,7 @@ class DockerEngine:
     ) -> _Attached:
         """Create, attach, start. Whoever sets `given_up` is spared the rest, and nothing stays behind."""
         image = self._inspected(settings)
+        self._require_heeded(settings)
         agent = agent_binary(self._description.architecture)
         with writing(self._folder):
             volume = self._agent_volume(agent, image["Id"])
@@ -407,7 +408,7 @@ class DockerEngine:
             # Before it is asked for: a create whose answer is lost has made a container all the same.
             undo.callback(self._remove_quietly, name)
             try:
-                checked = "Healthcheck" in (image["Config"] or {})
+                checked = self._has_health_check(image)
                 container = self._created(settings, name, volume, mounts, labels, checked=checked)
             except EngineRequestFailed as error:
                 if NAME_TAKEN in error.reason:
@@ -433,6 +434,29 @@ class DockerEngine:
         places = {settings.workspace, *(mount.place for mount in settings.mounts)}
         described = _container(container, name, str(settings.image), image, places)
         return _Attached(replace(described, named_volumes=volumes), transport)
+
+    def _require_heeded(self, settings: SandboxSettings) -> None:
+        """Refuse what Podman takes and leaves out without a word: limits, and another kernel, that were not there."""
+        if not self._podman:
+            return
+        if settings.disk is not None:
+            reason = "Podman's volumes, and so the workspace, have no size (the engine's storage)"
+            raise LimitNotAvailable("disk", shown_size(settings.disk), reason)
+        if settings.runtime:
+            with self._call("info", ""):
+                only = str(self._api.info()["DefaultRuntime"])
+            if settings.runtime != only:
+                expected = f"one that Podman's own configuration names: {only}"
+                raise InvalidSetting("runtime", settings.runtime, expected)
+
+    def _has_health_check(self, image: Mapping[str, Any]) -> bool:
+        if not self._podman:
+            return "Healthcheck" in (image["Config"] or {})
+        # Podman tells of it in its own API alone.
+        identity = str(image["Id"]).removeprefix("sha256:")
+        with self._call("image inspect", identity):
+            url = f"{self._api.base_url}/v{self._api.api_version}/libpod/images/{identity}/json"
+            return "Healthcheck" in self._api.get(url, timeout=CALL_SECONDS).json()
 
     async def _undo(self, thread: asyncio.Future[_Attached]) -> None:
         """Wait for a start that nobody wants any more, and take back what it made."""

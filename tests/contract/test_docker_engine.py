@@ -6,6 +6,7 @@ A real engine throughout; where it has to fail, a proxy stands before its socket
 from __future__ import annotations
 
 import asyncio
+import io
 import itertools
 import os
 import signal
@@ -85,7 +86,7 @@ def name() -> str:
     return f"pytest-sandbox-test-{os.getpid()}-{next(_names)}"
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")  # to find out what it speaks takes Podman half a second
 def api() -> Iterator[docker.APIClient]:
     """The engine as seen from outside."""
     client = docker.from_env().api
@@ -210,21 +211,22 @@ async def test_a_container_is_confined_as_the_settings_say(
     wait_until_gone(api, started.container.id)
 
 
-@pytest.mark.needs("images made as Docker makes them")
 @pytest.mark.asyncio
 async def test_the_health_check_of_an_image_does_not_run_in_its_sandboxes(
     engine: DockerEngine, api: docker.APIClient, name: str
 ) -> None:
-    source = api.create_container(IMAGE, ["never", "started"], name=f"{name}-source")
-    checked = api.commit(source["Id"], name, "checked", conf={"Healthcheck": {"Test": ["CMD", "true"]}})
-    api.remove_container(source["Id"])
-    started = await engine.start(replace(SETTINGS, image=checked["Id"]), name)
+    image = f"{name}:checked"
+    list(api.build(fileobj=io.BytesIO(f"FROM {IMAGE}\nHEALTHCHECK CMD true\n".encode()), tag=image))
+    unchanged = api.create_container(image, "never", name=f"{name}-unchanged")
+    started = await engine.start(replace(SETTINGS, image=image), name)
 
-    assert api.inspect_container(started.container.id)["Config"]["Healthcheck"] == {"Test": ["NONE"]}
+    facts = [api.inspect_container(each) for each in (unchanged["Id"], started.container.id)]
 
+    assert [each["Config"]["Healthcheck"]["Test"] for each in facts] == [["CMD-SHELL", "true"], ["NONE"]]
+    api.remove_container(unchanged["Id"])
     started.stream.close()
     await engine.remove(started.container)
-    api.remove_image(checked["Id"], force=True)
+    api.remove_image(image, force=True)
 
 
 @pytest.mark.asyncio
