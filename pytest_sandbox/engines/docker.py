@@ -1264,14 +1264,14 @@ def _instructions(config: Mapping[str, Any]) -> list[str]:
 
 
 def _agent_archive(agent: AgentBinary) -> bytes:
-    archive = io.BytesIO()
-    with tarfile.open(fileobj=archive, mode="w") as tar:
-        member = tarfile.TarInfo(AGENT_NAME)
-        member.mode = 0o555
-        content = agent.path.read_bytes()
-        member.size = len(content)
-        tar.addfile(member, io.BytesIO(content))
-    return archive.getvalue()
+    content = agent.path.read_bytes()
+    member = tarfile.TarInfo(AGENT_NAME)
+    member.mode = 0o555
+    member.size = len(content)
+    padding = bytes(-len(content) % tarfile.BLOCKSIZE)
+    # Two blocks end it, and not the eighteen more that tarfile adds: Podman, which does not read these, fails if it has
+    # no room for them at that moment.
+    return member.tobuf() + content + padding + bytes(2 * tarfile.BLOCKSIZE)
 
 
 def _pulled(told: Mapping[str, Any], layers: dict[str, tuple[int, int]]) -> str:
