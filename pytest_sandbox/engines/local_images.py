@@ -33,6 +33,7 @@ from .dockerfile import advised, base_images, syntax_image
 logger = logging.getLogger(__name__)
 
 REPOSITORY = "pytest-sandbox-image"
+PODMAN_REGISTRIES = ("docker.io/library/", "localhost/")
 MAKE_SECONDS = 1800  # for one image, also when another process is at it
 REMOVE_SECONDS = 30
 CHUNK = 1024 * 1024  # bytes
@@ -99,8 +100,8 @@ class LocalImages:
         try:
             with self._call("images", REPOSITORY, REMOVE_SECONDS):
                 found = api.images(name=REPOSITORY)
-            ours = (name for image in found for name in image["RepoTags"] or () if name.startswith(REPOSITORY))
-            unused = [name for name in ours if self._is_unused(api, name, seconds, remove=remove)]
+            ours = {_own_name(name) for image in found for name in image["RepoTags"] or ()} - {""}
+            unused = [name for name in sorted(ours) if self._is_unused(api, name, seconds, remove=remove)]
         finally:
             api.close()
         return [f"image {name}, made from local files and not used any more" for name in unused]
@@ -171,9 +172,9 @@ class LocalImages:
                     _raise_for_errors(answer, image, "loading")
         else:
             self._progress(f"importing {image.path.name}")
-            repository, _, tag = name.partition(":")
             with self._call("import", str(image), MAKE_SECONDS):
-                answer = api.import_image(cast("Any", content.file), repository, tag)
+                # The tag not apart from the repository, where Podman does not look for it.
+                answer = api.import_image(cast("Any", content.file), name)
                 _raise_for_errors(map(json.loads, answer.splitlines()), image, "importing")
 
     def _build(self, api: docker.APIClient, image: Image, content: _Content, name: str) -> None:
@@ -238,7 +239,7 @@ class LocalImages:
         for entry in answer:
             lines = str(entry.get("stream", "")).splitlines()
             log += (line.rstrip() for line in lines if line.strip() and not line.startswith("Removing intermediate"))
-            if step := next((line for line in lines if line.startswith("Step ")), None):
+            if step := next((line for line in lines if line.lower().startswith("step ")), None):
                 self._progress(f"building {image.path.name}: {step}")
             yield entry
 
@@ -283,6 +284,16 @@ class LocalImages:
 
     def _stamp(self, name: str) -> Path:
         return self._folder / f"{name.replace(':', '-')}.used"
+
+
+def _own_name(name: str) -> str:
+    """Return what we call an image of ours, of the name that the engine has for it; of another's nothing.
+
+    Podman has a registry in each name: Docker Hub's if it was built, none's if it was loaded. It knows it by ours, too.
+    """
+    for registry in PODMAN_REGISTRIES:
+        name = name.removeprefix(registry)
+    return name if name.startswith(f"{REPOSITORY}:") else ""
 
 
 def _raise_for_errors(

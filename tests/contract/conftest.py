@@ -36,7 +36,7 @@ LACKING = {
         "joining networks": "a running container that has no network is let into none",
         "the last words of an exec": "lost if it leaves input unread, so a session in use looks like a failed start",
         "the Debian image": "only the small one is loaded into it",
-        "images made as Docker makes them": "it builds and imports with words and names of its own",
+        "BuildKit": "it builds in its own way, which can do most of the same",
     },
 }
 

@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -24,7 +25,7 @@ from pytest_sandbox.core.sandbox import SandboxCore
 from pytest_sandbox.engines.docker import DockerEngine
 from pytest_sandbox.engines.local_images import REPOSITORY
 
-pytestmark = [pytest.mark.docker, pytest.mark.needs("images made as Docker makes them")]
+pytestmark = pytest.mark.docker
 
 IMAGE = os.environ.get("SANDBOX_TEST_IMAGE", "pytest-sandbox/busybox")
 CHECKOUT = Path(__file__).parent.parent.parent
@@ -49,7 +50,7 @@ asyncio.run(main())
 """
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")  # to find out what it speaks takes Podman half a second
 def api() -> Iterator[docker.APIClient]:
     client = docker.from_env().api
     yield client
@@ -89,8 +90,9 @@ def context(tmp_path: Path) -> Path:
 
 
 def names_of_images(api: docker.APIClient) -> set[str]:
-    found = [image["RepoTags"] or [] for image in api.images(name=REPOSITORY)]
-    return {name for names in found for name in names if name.startswith(f"{REPOSITORY}:")}
+    """As the engine has them: Podman puts a registry before them."""
+    found = [image["RepoTags"] or [] for image in api.images()]
+    return {name for names in found for name in names if f"/{REPOSITORY}:" in f"/{name}"}
 
 
 def inspected(api: docker.APIClient, image: str) -> dict[str, Any]:
@@ -115,7 +117,9 @@ async def ensured(image: Image, pull: PullPolicy = PullPolicy.NEVER) -> tuple[st
 # --- what fails -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("buildkit", ["1", "0"], ids=["BuildKit", "classic"])
+@pytest.mark.parametrize(
+    "buildkit", [pytest.param("1", id="BuildKit", marks=pytest.mark.needs("BuildKit")), pytest.param("0", id="classic")]
+)
 @pytest.mark.asyncio
 async def test_a_build_that_fails_shows_the_last_20_lines_of_its_log(
     context: Path, api: docker.APIClient, buildkit: str, monkeypatch: pytest.MonkeyPatch
@@ -125,7 +129,7 @@ async def test_a_build_that_fails_shows_the_last_20_lines_of_its_log(
     (context / "Dockerfile").write_text(f"FROM {IMAGE}\nCOPY unique /\nRUN {script}\n")
     containers = len(api.containers(all=True, filters={"status": "exited"}))
 
-    with pytest.raises(ImageNotMade, match="code: 3") as caught:
+    with pytest.raises(ImageNotMade, match=r"(code:|status) 3") as caught:
         await ensured(Image(context))
 
     lines = str(caught.value).splitlines()
@@ -139,7 +143,7 @@ async def test_a_build_that_fails_shows_the_last_20_lines_of_its_log(
 async def test_a_dockerfile_that_is_none_is_the_engines_own_complaint(context: Path) -> None:
     (context / "Dockerfile").write_text(f"FROM {IMAGE}\nFETCH me\n")
 
-    with pytest.raises(ImageNotMade, match=r"(?i)unknown instruction: FETCH"):
+    with pytest.raises(ImageNotMade, match=r"(?i)unknown instruction: \"?FETCH"):
         await ensured(Image(context))
 
 
@@ -177,6 +181,7 @@ async def test_a_beginning_that_can_not_be_pulled_is_told_as_such(context: Path)
         await ensured(Image(context), PullPolicy.MISSING)
 
 
+@pytest.mark.needs("BuildKit")
 @pytest.mark.asyncio
 async def test_what_buildkit_alone_can_do_is_refused_without_it(context: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOCKER_BUILDKIT", "0")
@@ -222,23 +227,24 @@ async def test_a_sandbox_runs_in_an_image_that_was_built(context: Path, engine: 
 
 
 @pytest.mark.asyncio
-async def test_buildkit_keeps_a_cache_and_lends_files_of_other_images(context: Path, engine: DockerEngine) -> None:
+async def test_a_build_keeps_a_cache_and_borrows_files_of_other_images(context: Path, engine: DockerEngine) -> None:
     key = uuid.uuid4().hex
     (context / "Dockerfile").write_text(
         f"FROM {IMAGE}\n"
         f"RUN --mount=type=cache,id={key},target=/cache echo kept > /cache/file\n"
-        f"RUN --mount=type=cache,id={key},target=/cache --mount=from={IMAGE},target=/other cat /cache/file > /seen\n"
+        f"RUN --mount=type=cache,id={key},target=/cache --mount=type=bind,from={IMAGE},target=/other "
+        "cat /cache/file > /seen\n"
     )
 
     async with await SandboxCore.create(engine, settings_of(Image(context))) as sandbox:
         assert await sandbox.read_bytes("/seen") == b"kept\n"
-        assert await sandbox.list_dir("/cache") == []
+        assert (await sandbox.exec("ls /cache")).stdout == b""
 
 
 @pytest.mark.asyncio
 async def test_what_was_built_is_not_built_again(context: Path) -> None:
     first, told = await ensured(Image(context))
-    assert any("2/3] COPY" in line for line in told)
+    assert any(re.search(r"2/3\S* COPY", line) for line in told)
     assert told[-1] == ""
     for path in context.iterdir():
         os.utime(path, (0, 0))
@@ -422,7 +428,7 @@ async def test_an_image_goes_when_nobody_has_used_it_for_long(
     before = names_of_images(api)
     await engine.ensure_image(settings_of(Image(context)))
     [made] = names_of_images(api) - before
-    [stamp] = (tmp_path / "cache").rglob(f"{made.replace(':', '-')}.used")
+    [stamp] = (tmp_path / "cache").rglob(f"{made.rpartition('/')[2].replace(':', '-')}.used")
 
     await engine.remove_unused_images(A_DAY)
     assert made in names_of_images(api)
