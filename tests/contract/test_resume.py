@@ -115,7 +115,6 @@ class TestStatesThatCanNotBeUsed:
         with pytest.raises(SessionGone, match="not in the store"):
             Sandbox.resume(replace(state, snapshot="0" * 64), engine)
 
-    @pytest.mark.needs("the last words of an exec")
     def test_one_in_use_is_not_taken_away(self, own: SandboxSettings, engine: Engine) -> None:
         with kept(own, engine) as sandbox:
             state = sandbox.state(snapshot=False)

@@ -2,12 +2,15 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+#define HELLO_MS 1000
 
 _Static_assert(JOIN_ASKED == SIGUSR1 && JOIN_TAKEN == SIGUSR1 && JOIN_REFUSED == SIGUSR2, "join.h has their numbers");
 
@@ -28,6 +31,11 @@ int join(pid_t agent)
     while (sigwait(&answers, &answer) || answer == JOIN_TAKEN)
         prctl(PR_SET_DUMPABLE, 0);
     fputs("agent: in use by another host\n", stderr);
+    /* Podman loses that with input that nobody has read, and the host's hello is on its way. */
+    struct pollfd hello = {.fd = STDIN_FILENO, .events = POLLIN};
+    char unread[4096];
+    if (poll(&hello, 1, HELLO_MS) > 0 && read(STDIN_FILENO, unread, sizeof unread) < 0)
+        perror("agent: join");
     return 75; /* EX_TEMPFAIL */
 }
 
