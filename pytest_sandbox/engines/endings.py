@@ -21,15 +21,19 @@ PATHS = {"container": "containers/{}?force=1&v=1", "network": "networks/{}"}
 def end_all(end: Callable[[str, str], bool], subjects: Sequence[str]) -> None:
     """End each, in whatever order that is possible in, but for what is noted to be kept.
 
-    end: of a kind and a name; says whether it has: a thing may be yet to come.
+    end: of a kind and a name; says whether it has: a thing may be yet to come. An engine that has no answer for one is
+    not asked for the others, each of which would take as long: the next run removes what is left.
     """
     deadline = time.monotonic() + LATE_SECONDS
     named = [subject.split(" ") for subject in subjects]
     left = [(kind, name) for kind, name, identity in named if KeptNotes().find(identity) is None]
-    while True:
-        left = [each for each in left if not end(*each)]
-        if not left or time.monotonic() > deadline:
-            return
+    while left and time.monotonic() < deadline:
+        for each in list(left):
+            began = time.monotonic()
+            if end(*each):
+                left.remove(each)
+            elif time.monotonic() - began >= ANSWER_SECONDS:
+                return
         time.sleep(POLL)
 
 
