@@ -34,7 +34,6 @@ collect_ignore = [] if os.environ.get("SANDBOX_TEST_ENGINE") == "podman" else ["
 LACKING = {
     "podman": {
         "joining networks": "a running container that has no network is let into none",
-        "the Debian image": "only the small one is loaded into it",
         "BuildKit": "it builds in its own way, which can do most of the same",
     },
 }
