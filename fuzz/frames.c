@@ -52,6 +52,8 @@ void work(enum kind kind, struct reader *body) { (void)kind, (void)body; abort()
 void children(pid_t of, struct pids *found) { (void)of, (void)found; } /* not the sanitizers' own */
 size_t kill_all_but(pid_t one, pid_t other) { (void)one, (void)other; return 0; }
 bool take_over(pid_t joining) { (void)joining; return false; }
+void note_standing(void) {}
+bool regain_standing(void) { return true; }
 void descendants(pid_t of, struct pids *found) { (void)of, (void)found; }
 enum outside look_outside(int events, bool own_ipc) { (void)events, (void)own_ipc; return OUTSIDE_UNKNOWN; }
 
