@@ -134,7 +134,7 @@ async def test_a_build_that_fails_shows_the_last_20_lines_of_its_log(
 ) -> None:
     monkeypatch.setenv("DOCKER_BUILDKIT", buildkit)
     script = "for n in $(seq 1 40); do echo line $n; done; exit 3"
-    (context / "Dockerfile").write_text(f"FROM {IMAGE}\nCOPY unique /\nRUN {script}\n")
+    (context / "Dockerfile").write_text(f"FROM {IMAGE}\nRUN {script}\n")
     containers = len(api.containers(all=True, filters={"status": "exited"}))
 
     with pytest.raises(ImageNotMade, match=r"(code:|status) 3") as caught:
