@@ -18,17 +18,14 @@ export PYTHONDONTWRITEBYTECODE =
 
 PODMAN := yes
 TESTS = tests/contract # that `make podman` runs
-# Those that `make test` runs on Podman too: where the engine matters. The others are about the agent, which is the same.
-MATTERS = $(patsubst %,tests/contract/test_%.py,docker_engine exec files fork lifecycle limits networks podman pool \
-	resume)
 
 .PHONY: help demo test podman soak check lint fuzz bench agent format setup engine servers clean
 
 help:
 	@echo "make demo    run the examples in containers"
 	@echo "make test    run the test suite; the agent has sanitizers where it runs without an engine"
-	@echo "             and once more, where the engine matters, on Podman; PODMAN=no leaves that out"
-	@echo "make podman  run all contract tests on Podman"
+	@echo "             and the contract tests once more on Podman; PODMAN=no leaves these out"
+	@echo "make podman  run the contract tests on Podman"
 	@echo "make soak    run the test suite N=20 times; nothing may be left after any of them"
 	@echo "make check   lint, and fuzz for half a minute"
 	@echo "make lint    ruff, mypy --strict, pyright, import-linter"
@@ -47,10 +44,10 @@ demo: engine servers
 test: engine # the agent that users get runs in containers, the one with sanitizers where it is a plain subprocess
 	@$(BIN)/python -m pytest_sandbox.agent.build --sanitize
 	$(RUN) SANDBOX_TEST_AGENT=$(CURDIR)/build/agent-sanitized $(BIN)/python -m pytest -n $(WORKERS) --dist=worksteal
-	@if [ "$(PODMAN)" != no ]; then $(MAKE) --no-print-directory podman TESTS="$(MATTERS)"; fi
+	@if [ "$(PODMAN)" != no ]; then $(MAKE) --no-print-directory podman; fi
 
 podman: engine
-	SANDBOX_TEST_ENGINE=podman $(BIN)/python -m pytest -n $(WORKERS) --dist=loadfile -m "docker and not private_engine" $(TESTS)
+	SANDBOX_TEST_ENGINE=podman $(BIN)/python -m pytest -n $(WORKERS) --dist=worksteal -m "docker and not private_engine" $(TESTS)
 
 soak: engine
 	$(RUN) $(BIN)/python scripts/soak $(N) -n $(WORKERS) --dist=worksteal -q

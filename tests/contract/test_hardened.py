@@ -169,6 +169,5 @@ def test_the_engine_s_runtimes_can_be_chosen_and_others_are_refused() -> None:
     client.close()
     assert podman or host["Runtime"] == known
 
-    for other in ("no-such", *sorted(facts["Runtimes"].keys() - {known})[: int(podman)]):
-        with pytest.raises(InvalidSetting, match=rf"runtime: '{other}' is not valid; expected one .*{known}"):
-            Sandbox.create(replace(SETTINGS, runtime=other))
+    with pytest.raises(InvalidSetting, match=rf"runtime: 'no-such' is not valid; expected one .*{known}"):
+        Sandbox.create(replace(SETTINGS, runtime="no-such"))
