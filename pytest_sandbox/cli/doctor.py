@@ -30,7 +30,7 @@ from .pruning import chosen_store
 INOTIFY = Path("/proc/sys/fs/inotify")
 WATCHES = 16_384  # of directories outside the workspace; an image of Debian with Python has 1,100, a large one 10,000
 LITTLE_DISK, NO_DISK = 1024 * MEBIBYTE, 64 * MEBIBYTE
-SLOW = 0.1  # seconds for "who are you"; a local engine takes 5 ms
+SLOW = 0.1  # seconds for an answer; a local engine takes 5 ms
 DISK_LIMIT = 1024 * MEBIBYTE
 REFUSED = 64  # EX_USAGE of the agent, for a port that is none
 
@@ -181,7 +181,7 @@ async def _round_trip(engine: Engine) -> Finding:
     times = []
     for _ in range(3):
         with _timed() as taken:
-            await engine.facts()
+            await engine.sandboxes()  # what engines answer at once; about itself Podman asks the package manager
         times.append(taken[0])
     said = f"answers within {min(times) * 1000:.0f} ms"
     if min(times) < SLOW:
@@ -293,7 +293,7 @@ async def _disk_limit(engine: Engine, settings: SandboxSettings) -> Finding:
             Level.ADVICE,
             "disk limit",
             f"the setting `disk` does not work: {error.reason}",
-            "overlay2 on xfs with the mount option pquota can do it",
+            "Docker can do it, with overlay2 on xfs and the mount option pquota",
         )
     except SandboxError as error:
         return Finding(Level.ADVICE, "disk limit", f"not known: {str(error).splitlines()[0]}", "try --sandbox-disk=1g")

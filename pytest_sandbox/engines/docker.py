@@ -1010,7 +1010,9 @@ class DockerEngine:
         def facts() -> EngineFacts:
             with self._call("info", ""):
                 version, info = self._api.version(), self._api.info()
-            return _facts_of(version, info)
+            facts = _facts_of(version, info)
+            # Podman lists all that it knows of, and takes none but its own.
+            return replace(facts, runtimes=(str(info["DefaultRuntime"]),)) if self._podman else facts
 
         return await self._in_thread(facts, "info", "")
 

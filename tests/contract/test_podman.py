@@ -100,6 +100,15 @@ def test_a_bare_name_is_that_of_an_image_which_is_there() -> None:
         assert sandbox.container.image_digest.startswith("sha256:")
 
 
+def test_the_runtime_that_it_tells_is_the_one_that_can_be_had() -> None:
+    engine = run(find_engine())
+    [only] = run(engine.facts()).runtimes
+
+    with Sandbox.create(replace(SETTINGS, runtime=only), engine) as sandbox:
+        assert sandbox.exec("true").ok
+    run(engine.close())
+
+
 def test_a_network_for_the_sandboxes_of_a_test_is_refused_in_words() -> None:
     pool = SandboxPool(find_engine)
     network = run(pool.network())
