@@ -49,8 +49,9 @@ def victim(pool: SandboxPool) -> Iterator[Sandbox]:
     try:
         assert following.list_dir() == []
         assert following.exec("ls /tmp /dev/shm | grep -c .").stdout == b"2\n"  # the names of both
-        processes = following.exec("ls /proc | grep -c '^[0-9]'", check=True).stdout
-        assert int(processes) <= 5  # the agent, a supervisor, and what counts here
+        # Supervisors don't count: that of the command before this one may not have been reaped yet.
+        processes = following.exec("cat /proc/[0-9]*/comm | grep -vc supervisor").stdout
+        assert int(processes) <= 4  # the agent, and what counts here
     finally:
         run(pool.release(following._core))
 
