@@ -56,6 +56,16 @@ class BareAgent:
         assert self.process.stdin is not None
         os.write(self.process.stdin.fileno(), frame)
 
+    def let_output_stick(self) -> None:
+        """Ask for more than anybody reads, until it reads no more itself."""
+        assert self.process.stdin is not None
+        self.open(Kind.READ, BodyWriter().str(b"").str(b"").str(b"/dev/zero").u64(0).u64(UNLIMITED))
+        credit = encode_frame(FrameType.WINDOW, 1, BodyWriter().u8(0).u32(1).bytes())
+        os.set_blocking(self.process.stdin.fileno(), False)
+        while select.select([], [self.process.stdin], [], 0.2)[1]:  # once it can't write it doesn't read either
+            with suppress(BlockingIOError):
+                self.send(credit)
+
 
 @pytest.fixture
 def bare() -> Iterator[BareAgent]:
@@ -84,16 +94,26 @@ def test_an_agent_that_is_killed_leaves_no_half_written_file(bare: BareAgent, tm
 
 def test_an_agent_ends_with_its_host_though_its_output_is_stuck(bare: BareAgent) -> None:
     assert bare.process.stdin is not None
-    bare.open(Kind.READ, BodyWriter().str(b"").str(b"").str(b"/dev/zero").u64(0).u64(UNLIMITED))
-    credit = encode_frame(FrameType.WINDOW, 1, BodyWriter().u8(0).u32(1).bytes())
-    os.set_blocking(bare.process.stdin.fileno(), False)
-    while select.select([], [bare.process.stdin], [], 0.2)[1]:  # once it can't write it doesn't read either
-        with suppress(BlockingIOError):
-            bare.send(credit)
+    bare.let_output_stick()
 
     bare.process.stdin.close()
 
     assert bare.process.wait(BOUND) in (0, 71)
+
+
+@needs_root
+def test_an_agent_is_stopped_from_outside_though_its_output_is_stuck() -> None:
+    """As the init of a PID namespace: a host that is frozen does not keep its containers from being stopped."""
+    program = ["unshare", "--pid", "--fork", "--kill-child", str(agent_path())]
+    with subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0) as process:
+        BareAgent(process).let_output_stick()
+        init = int(Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text())
+
+        os.kill(init, signal.SIGTERM)
+        try:
+            assert process.wait(BOUND) == 128 + signal.SIGTERM
+        finally:
+            process.kill()
 
 
 # --- a sandbox that fights back --------------------------------------------------------------------------------------

@@ -43,7 +43,7 @@
 struct channel;
 
 /* What a descriptor in the epoll set is to its channel. */
-enum role { ROLE_STDIN, ROLE_STDOUT, ROLE_SIGNALS, ROLE_INPUT, ROLE_OUTPUT, ROLE_STDERR, ROLE_LINK };
+enum role { ROLE_STDIN, ROLE_STDOUT, ROLE_SIGNALS, ROLE_STOP, ROLE_INPUT, ROLE_OUTPUT, ROLE_STDERR, ROLE_LINK };
 
 struct source {
     enum role role;
@@ -82,7 +82,7 @@ struct channel {
 };
 
 static struct {
-    int epoll, signals, null; /* null: opened before anybody could put something else in its place */
+    int epoll, signals, stop, null; /* stop: of PID 1, else -1; null: opened before anybody could put something else in its place */
     struct writer inbox, outbox;
     size_t outbox_at;
     bool greeted;
@@ -90,7 +90,7 @@ static struct {
     bool present, leaving; /* of the host: its streams are open; they are to be let go before the next event */
     pid_t joined;          /* lends its streams, if they are not those that the agent began with */
     struct channel *channels;
-    struct source standard_input, standard_output, signal_source;
+    struct source standard_input, standard_output, signal_source, stop_source;
     struct channel *sweep; /* the channel of a SWEEP under way */
     uint32_t swept;
     int64_t sweep_started; /* milliseconds, CLOCK_MONOTONIC */
@@ -175,6 +175,15 @@ static void host_gone(const char *why)
     agent.outbox.used = agent.outbox_at = 0;
 }
 
+/* Who stops a container sends SIGTERM to its init, from where nobody has a pid in here (pid_namespaces(7)). What sigqueue(3) sends
+ * has the pid that its sender likes. */
+static void heed_stop(void)
+{
+    struct signalfd_siginfo signal;
+    if (read(agent.stop, &signal, sizeof signal) == sizeof signal && signal.ssi_code == SI_USER && signal.ssi_pid == 0)
+        give_up(EX_TERMINATED, "stopped from outside of the sandbox (SIGTERM)"); /* the kernel ends all others with init */
+}
+
 /* Write what the pipe takes, and wait for it to take more as long as more than `keep` is left. */
 static void flush_outbox(size_t keep)
 {
@@ -192,8 +201,10 @@ static void flush_outbox(size_t keep)
         }
         if (outbox_left() <= keep)
             break;
-        struct pollfd fds[2] = {{.fd = STDOUT_FILENO, .events = POLLOUT}, {.fd = STDIN_FILENO}};
-        poll(fds, 2, -1);
+        struct pollfd fds[3] = {{.fd = STDOUT_FILENO, .events = POLLOUT}, {.fd = STDIN_FILENO}, {.fd = agent.stop, .events = POLLIN}};
+        poll(fds, 3, -1);
+        if (fds[2].revents)
+            heed_stop();
         if (fds[1].revents) { /* a dead host's output may be held open by its engine, which does not read either */
             host_gone("the host is gone");
             break;
@@ -890,15 +901,12 @@ static void forget_index(uint32_t id, struct reader *body)
 
 /* --- KEEP -------------------------------------------------------------------------------------------------------- */
 
-/* Take signals from now on: of children; of who stops the container, which nobody else gets through to its init; and, if the agent
- * stays, of those who want to join. False with errno. */
+/* Take signals from now on: of children, and, if the agent stays, of those who want to join. False with errno. */
 static bool take_signals(void)
 {
     sigset_t taken;
     sigemptyset(&taken);
     sigaddset(&taken, SIGCHLD);
-    if (getpid() == 1)
-        sigaddset(&taken, SIGTERM);
     if (agent.stay)
         sigaddset(&taken, JOIN_ASKED);
     sigprocmask(SIG_BLOCK, &taken, NULL);
@@ -906,6 +914,19 @@ static bool take_signals(void)
     if (fd >= 0)
         agent.signals = fd;
     return fd >= 0;
+}
+
+/* The same of who stops the container: by a descriptor of its own, which is looked at also while the host does not read. */
+static bool take_stop(void)
+{
+    if (getpid() != 1)
+        return true; /* SIGTERM ends any other process by itself */
+    sigset_t taken;
+    sigemptyset(&taken);
+    sigaddset(&taken, SIGTERM);
+    sigprocmask(SIG_BLOCK, &taken, NULL);
+    agent.stop = signalfd(-1, &taken, SFD_CLOEXEC | SFD_NONBLOCK);
+    return agent.stop >= 0;
 }
 
 static void keep(uint32_t id, const struct reader *body)
@@ -986,7 +1007,7 @@ static void finish_sweep(void)
     if (!alone())
         return;
     if (getpid() == 1 && !regain_standing())
-        give_up(EX_OSERR, "its limits or its priority were lowered from within the sandbox");
+        give_up(EX_OSERR, "its limits or its priority were lowered, and can't be brought back");
     struct writer w = {0};
     put_u32(&w, agent.swept);
     put_u8(&w, agent.watch.ready ? look_outside(agent.watch.events, getpid() == 1) : OUTSIDE_UNKNOWN);
@@ -1282,21 +1303,11 @@ static void take_join(pid_t pid, uid_t uid)
 
 /* --- the loop ------------------------------------------------------------------------------------------------------ */
 
-/* Whether it comes from who has no pid in here (pid_namespaces(7)). What sigqueue(3) sends has the pid that its sender likes. */
-static bool from_outside(const struct signalfd_siginfo *signal)
-{
-    return signal->ssi_code == SI_USER && signal->ssi_pid == 0;
-}
-
 static void take_signal(void)
 {
     struct signalfd_siginfo signal;
-    if (read(agent.signals, &signal, sizeof signal) != sizeof signal)
-        return;
-    if (signal.ssi_signo == JOIN_ASKED)
+    if (read(agent.signals, &signal, sizeof signal) == sizeof signal && signal.ssi_signo == JOIN_ASKED)
         take_join((pid_t)signal.ssi_pid, signal.ssi_uid);
-    if (signal.ssi_signo == SIGTERM && from_outside(&signal))
-        give_up(EX_TERMINATED, "stopped from outside of the sandbox (SIGTERM)"); /* the kernel ends all others with init */
 }
 
 static void reap(void)
@@ -1321,6 +1332,9 @@ static bool dispatch(struct source *s, uint32_t events)
         take_signal();
         reap();
         break;
+    case ROLE_STOP:
+        heed_stop();
+        return true;
     case ROLE_INPUT:
         if (events & (EPOLLERR | EPOLLHUP)) /* a pipe and a terminal that nobody reads any more */
             refuse_input(c);
@@ -1362,13 +1376,15 @@ static void prepare(void)
         fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
     agent.watch.events = agent.watch.paths = -1;
     agent.epoll = epoll_create1(EPOLL_CLOEXEC);
-    agent.signals = -1;
-    bool signals = take_signals();
+    agent.signals = agent.stop = -1;
+    bool signals = take_signals() && take_stop();
     agent.null = open("/dev/null", O_RDONLY | O_CLOEXEC);
     if (agent.epoll < 0 || !signals)
         give_up(EX_OSERR, "epoll_create1 or signalfd");
     begin_host();
     watch_source(&agent.signal_source, ROLE_SIGNALS, NULL, agent.signals, EPOLLIN);
+    if (agent.stop >= 0)
+        watch_source(&agent.stop_source, ROLE_STOP, NULL, agent.stop, EPOLLIN);
 }
 
 int serve(bool stay)
