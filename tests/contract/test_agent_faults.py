@@ -26,6 +26,7 @@ from tests.support.subprocess_engine import SubprocessEngine, agent_path
 SECOND = 1_000_000_000
 BOUND = 10  # seconds for what takes milliseconds; a test must not hang
 NOBODY = "65534:65534"
+LIBRARY_SIGNALS = 0b11 << 31  # 32 and 33, which the C library keeps for itself; GNU make lets them be ignored
 DEEP = 4000  # levels; the paths are longer than PATH_MAX
 in_a_container = pytest.mark.parametrize("engine", [pytest.param("docker", marks=pytest.mark.docker)], indirect=True)
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can do this to an agent")
@@ -368,8 +369,8 @@ def test_commands_ignore_no_signal_that_whoever_started_the_agent_ignores(tmp_pa
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         with Sandbox.create(settings, SubprocessEngine()) as sandbox:
-            status = sandbox.exec("cat /proc/self/status").stdout
+            ignored = sandbox.exec("sed -n 's/^SigIgn:\\t//p' /proc/self/status").stdout
     finally:
         signal.signal(signal.SIGINT, before)
 
-    assert b"SigIgn:\t0000000000000000" in status.splitlines()
+    assert int(ignored, 16) & ~LIBRARY_SIGNALS == 0
