@@ -1023,10 +1023,7 @@ static void open_sweep(uint32_t id)
         refuse_channel(id, EALREADY, "sweep", "");
         return;
     }
-    struct pids found = {0};
-    descendants(getpid(), &found);
-    agent.swept = (uint32_t)found.count;
-    free(found.at);
+    agent.swept = (uint32_t)count_descendants(); /* the supervisor of a command that has just ended may be ending itself */
     static const uint8_t request[] = {REQUEST_TERMINATE, 0, 0, 0, 0};
     for (struct channel *c = agent.channels; c; c = c->next) {
         agent.swept -= agent.swept > 0 && !c->ended; /* its supervisor or worker is not the sandbox's */

@@ -10,12 +10,14 @@
 
 #include "wire.h"
 
+#define EXITING 0x4 /* PF_EXITING of linux/sched.h, among the flags of proc_pid_stat(5) */
+
 struct process {
     pid_t pid, parent;
 };
 
-/* Read the parent and state from /proc/PID/stat (proc(5)); the name in it may hold anything, also `) Z 1`. */
-static bool read_stat(const char *pid, pid_t *parent, char *state)
+/* Read what follows the name in /proc/PID/stat (proc_pid_stat(5)); that may hold anything, also `) Z 1`. */
+static bool read_status(const char *pid, pid_t *parent, char *state, unsigned *flags)
 {
     char path[64], text[512];
     snprintf(path, sizeof path, "/proc/%s/stat", pid);
@@ -29,10 +31,16 @@ static bool read_stat(const char *pid, pid_t *parent, char *state)
     text[n] = 0;
     char *after_name = strrchr(text, ')');
     int number;
-    if (!after_name || sscanf(after_name + 1, " %c %d", state, &number) != 2)
+    if (!after_name || sscanf(after_name + 1, " %c %d %*d %*d %*d %*d %u", state, &number, flags) != 3)
         return false;
     *parent = number;
     return true;
+}
+
+static bool read_stat(const char *pid, pid_t *parent, char *state)
+{
+    unsigned flags;
+    return read_status(pid, parent, state, &flags);
 }
 
 static void add(struct pids *pids, pid_t pid)
@@ -137,6 +145,22 @@ static void search(pid_t of, bool below, struct pids *found)
 
 void children(pid_t of, struct pids *found) { search(of, false, found); }
 void descendants(pid_t of, struct pids *found) { search(of, true, found); }
+
+size_t count_descendants(void)
+{
+    struct pids found = {0};
+    size_t count = 0;
+    descendants(getpid(), &found);
+    for (size_t i = 0; i < found.count; i++) {
+        char name[16], state;
+        unsigned flags;
+        pid_t parent;
+        snprintf(name, sizeof name, "%d", (int)found.at[i]);
+        count += read_status(name, &parent, &state, &flags) && !(flags & EXITING);
+    }
+    free(found.at);
+    return count;
+}
 
 size_t kill_all_but(pid_t one, pid_t other)
 {
