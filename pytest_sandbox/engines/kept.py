@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ..folders import PRIVATE_FILE, state_folder, writing
+from .locks import is_held
 
 logger = logging.getLogger(__name__)
 
@@ -110,15 +111,7 @@ class KeptNotes:
     def is_in_use(self, identity: str) -> bool:
         """Say whether somebody does."""
         descriptor = self._opened(identity)
-        if descriptor is None:
-            return False
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        finally:
-            os.close(descriptor)
-        return False
+        return descriptor is not None and is_held(descriptor)
 
     def _opened(self, identity: str) -> int | None:
         try:

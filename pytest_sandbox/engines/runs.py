@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..folders import PRIVATE_FILE, state_folder, writing
+from .locks import is_held
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +41,7 @@ class Run:
             descriptor = os.open(_lock_path(self.folder, run), os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError:
             return True
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        finally:
-            os.close(descriptor)
-        return True
+        return not is_held(descriptor)
 
     def dead(self) -> list[str]:
         """Return the runs of this host that have ended without being forgotten."""

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from ..folders import state_folder, writing
 from ..models import MEBIBYTE, EngineDescription
+from .locks import is_held
 
 PER_CORE = 8  # a sandbox mostly waits for its test
 AT_LEAST = 16
@@ -73,14 +74,7 @@ class Slots:
 
     def wanted(self) -> bool:
         """Say whether somebody waits for a slot, who should have those of idle containers."""
-        descriptor = self._opened("waiting")
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        finally:
-            os.close(descriptor)
-        return False
+        return is_held(self._opened("waiting"))
 
     @contextmanager
     def waiting(self, held: Collection[Slot]) -> Iterator[None]:
