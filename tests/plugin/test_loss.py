@@ -246,7 +246,7 @@ IN_BASELINE = (
         pass
 """
 )
-IN_TEARDOWN = (
+SLOW_END = (
     SAY
     + """
     @pytest.fixture
@@ -254,7 +254,11 @@ IN_TEARDOWN = (
         yield
         say()
         sandbox.exec("sleep 1000")
-
+"""
+)
+IN_TEARDOWN = (
+    SLOW_END
+    + """
     @pytest.mark.parametrize("turn", [1, 2])
     def test_ends_slowly(slow_end, turn):
         pass
@@ -333,14 +337,8 @@ def test_a_run_that_is_interrupted_while_it_removes_its_sandboxes_leaves_nothing
 
 
 TWICE = (
-    SAY
+    SLOW_END
     + """
-    @pytest.fixture
-    def slow_end(sandbox):
-        yield
-        say()
-        sandbox.exec("sleep 1000")
-
     @pytest.mark.parametrize("turn", [1, 2])
     def test_hangs(sandbox, slow_end, turn):
         say()
