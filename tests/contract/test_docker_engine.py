@@ -216,7 +216,7 @@ async def test_the_health_check_of_an_image_does_not_run_in_its_sandboxes(
     engine: DockerEngine, api: docker.APIClient, name: str
 ) -> None:
     image = f"{name}:checked"
-    list(api.build(fileobj=io.BytesIO(f"FROM {IMAGE}\nHEALTHCHECK CMD true\n".encode()), tag=image))
+    list(api.build(fileobj=io.BytesIO(f"FROM {IMAGE}\nHEALTHCHECK CMD true\n".encode()), tag=image, rm=True))
     unchanged = api.create_container(image, "never", name=f"{name}-unchanged")
     started = await engine.start(replace(SETTINGS, image=image), name)
 
