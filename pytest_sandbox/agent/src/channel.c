@@ -959,6 +959,15 @@ static void terminate(struct channel *c, const void *request, size_t length)
     kill(c->pid, SIGCONT); /* root in the sandbox may have stopped it; last, or it would finish its work first */
 }
 
+/* Whether it is a supervisor or a worker: not the sandbox's. */
+static bool is_of_a_channel(pid_t pid)
+{
+    for (struct channel *c = agent.channels; c; c = c->next)
+        if (c->pid == pid)
+            return true;
+    return false;
+}
+
 /* Kill the children of the agent that no channel knows, orphans of a supervisor that was killed, and all below them.
  * How many were alive. */
 static size_t kill_strays(void)
@@ -967,10 +976,7 @@ static size_t kill_strays(void)
     children(getpid(), &own);
     size_t strays = 0;
     for (size_t i = 0; i < own.count; i++) {
-        bool known = false;
-        for (struct channel *c = agent.channels; c && !known; c = c->next)
-            known = c->pid == own.at[i];
-        if (known)
+        if (is_of_a_channel(own.at[i]))
             continue;
         descendants(own.at[i], &below);
         for (size_t k = 0; k < below.count; k++)
@@ -1023,12 +1029,15 @@ static void open_sweep(uint32_t id)
         refuse_channel(id, EALREADY, "sweep", "");
         return;
     }
-    agent.swept = (uint32_t)count_descendants(); /* the supervisor of a command that has just ended may be ending itself */
+    struct pids found = {0};
+    descendants(getpid(), &found);
+    agent.swept = 0;
+    for (size_t i = 0; i < found.count; i++) /* a supervisor that no channel knows any more is ending */
+        agent.swept += !is_of_a_channel(found.at[i]) && !is_ending(found.at[i]);
+    free(found.at);
     static const uint8_t request[] = {REQUEST_TERMINATE, 0, 0, 0, 0};
-    for (struct channel *c = agent.channels; c; c = c->next) {
-        agent.swept -= agent.swept > 0 && !c->ended; /* its supervisor or worker is not the sandbox's */
+    for (struct channel *c = agent.channels; c; c = c->next)
         terminate(c, request, sizeof request);
-    }
     struct channel *c = xrealloc(NULL, sizeof *c);
     *c = (struct channel){.next = agent.channels, .id = id, .kind = KIND_SWEEP, .index_fd = -1};
     c->input.fd = c->link.fd = c->outputs[0].source.fd = c->outputs[1].source.fd = -1;

@@ -146,20 +146,13 @@ static void search(pid_t of, bool below, struct pids *found)
 void children(pid_t of, struct pids *found) { search(of, false, found); }
 void descendants(pid_t of, struct pids *found) { search(of, true, found); }
 
-size_t count_descendants(void)
+bool is_ending(pid_t pid)
 {
-    struct pids found = {0};
-    size_t count = 0;
-    descendants(getpid(), &found);
-    for (size_t i = 0; i < found.count; i++) {
-        char name[16], state;
-        unsigned flags;
-        pid_t parent;
-        snprintf(name, sizeof name, "%d", (int)found.at[i]);
-        count += read_status(name, &parent, &state, &flags) && !(flags & EXITING);
-    }
-    free(found.at);
-    return count;
+    char name[16], state;
+    unsigned flags;
+    pid_t parent;
+    snprintf(name, sizeof name, "%d", (int)pid);
+    return !read_status(name, &parent, &state, &flags) || flags & EXITING;
 }
 
 size_t kill_all_but(pid_t one, pid_t other)
