@@ -15,8 +15,9 @@ from urllib.parse import unquote, urlsplit
 import filelock
 
 from .engines.heir import temporary_folder
+from .engines.locks import locked
 from .errors import RepositoryNotAvailable
-from .folders import PRIVATE_FILE, cache_folder
+from .folders import cache_folder
 from .secret import remember
 
 GIT_SECONDS = 600  # for one command of git's
@@ -75,7 +76,7 @@ def _mirror(url: str) -> Iterator[Path]:
     """Give this host's copy of a repository, while nobody else changes it."""
     mirror = cache_folder("repositories") / f"{hashlib.sha256(url.encode()).hexdigest()[:32]}.git"
     try:
-        with filelock.FileLock(f"{mirror}.lock", timeout=GIT_SECONDS, mode=PRIVATE_FILE):
+        with locked(mirror.with_suffix(".git.lock"), GIT_SECONDS):
             if not (mirror / "HEAD").exists():
                 _git(url, "init", "--quiet", "--bare", str(mirror))
                 _git(url, "config", "uploadpack.allowAnySHA1InWant", "true", cwd=mirror)

@@ -77,6 +77,7 @@ from .endings import end_all, end_by_socket
 from .heir import heir
 from .kept import KeptNotes
 from .local_images import MAKE_SECONDS, LocalImages
+from .locks import locked
 from .mounting import engine_mounts, engine_tmpfs, refused, tmpfs_options, volume_names
 from .runs import Run, current_run
 from .streams import SocketStream, end_socket
@@ -398,8 +399,7 @@ class DockerEngine:
         image = self._inspected(settings)
         self._require_heeded(settings)
         agent = agent_binary(self._description.architecture)
-        with writing(self._folder):
-            volume = self._agent_volume(agent, image["Id"])
+        volume = self._agent_volume(agent, image["Id"])
         mounts = engine_mounts(settings, self._description.endpoint, _labels(current_run()))
         volumes = volume_names(settings)
         self._leave("container", name, labels.get(LABEL_IDENTITY, ""))
@@ -569,7 +569,7 @@ class DockerEngine:
             yield
             return
         try:
-            with filelock.FileLock(self._folder / "volumes.lock", timeout=CALL_SECONDS, mode=PRIVATE_FILE):
+            with locked(self._folder / "volumes.lock", CALL_SECONDS):
                 yield
         except filelock.Timeout as error:
             raise EngineTimeout(self._address.url, "wait for others' volumes", CALL_SECONDS) from error
@@ -637,16 +637,18 @@ class DockerEngine:
         name = _agent_volume_name(agent)
         marker = self._folder / name
         if marker.exists():
-            marker.touch()  # used, for the sweep
+            with writing(self._folder):
+                marker.touch()  # used, for the sweep
             if _read(marker) == self._volume_creation(name, agent):
                 return name
         try:
-            with filelock.FileLock(f"{marker}.lock", timeout=CALL_SECONDS, mode=PRIVATE_FILE):
+            with locked(marker.with_name(f"{name}.lock"), CALL_SECONDS):
                 creation = self._volume_creation(name, agent)
                 if _read(marker) != creation:
                     self._fill(name, agent, image)
-                    marker.touch(PRIVATE_FILE)
-                    marker.write_text(creation)
+                    with writing(self._folder):
+                        marker.touch(PRIVATE_FILE)
+                        marker.write_text(creation)
         except filelock.Timeout as error:
             raise EngineTimeout(self._address.url, "fill the agent volume", CALL_SECONDS, name) from error
         return name
@@ -720,7 +722,7 @@ class DockerEngine:
         # One process pulls; the others of this host find the image, or pull what is then the same.
         lock = self._folder / f"image-{_digest(str(settings.image))}.lock"
         try:
-            with filelock.FileLock(lock, timeout=PULL_SECONDS, mode=PRIVATE_FILE):
+            with locked(lock, PULL_SECONDS):
                 if settings.pull is PullPolicy.MISSING:
                     try:
                         return str(self._inspected(settings)["Id"])

@@ -24,11 +24,12 @@ import docker.utils.build
 import filelock
 
 from ..errors import EngineRequestFailed, ImageNotAvailable, ImageNotMade
-from ..folders import PRIVATE_FILE
+from ..folders import PRIVATE_FILE, writing
 from ..image import Image
 from ..models import PullPolicy
 from . import buildkit
 from .dockerfile import advised, base_images, syntax_image
+from .locks import locked
 
 logger = logging.getLogger(__name__)
 
@@ -112,7 +113,8 @@ class LocalImages:
             with self._sole_user(name, timeout=0):
                 stamp = self._stamp(name)
                 if not stamp.exists():
-                    stamp.touch(PRIVATE_FILE)  # another host's, or of a cache that was emptied: its time begins now
+                    with writing(self._folder):
+                        stamp.touch(PRIVATE_FILE)  # another host's, or of a cache that was emptied: its time begins now
                 elif time.time() - stamp.stat().st_mtime > seconds:
                     if not remove:
                         return True
@@ -129,7 +131,8 @@ class LocalImages:
         name = self._name(api, image, content)
         try:
             with self._sole_user(name, timeout=MAKE_SECONDS):
-                self._stamp(name).touch(PRIVATE_FILE)
+                with writing(self._folder):
+                    self._stamp(name).touch(PRIVATE_FILE)
                 identity = self._identity(api, name)
                 if identity is None:
                     began = time.monotonic()
@@ -279,7 +282,7 @@ class LocalImages:
     @contextmanager
     def _sole_user(self, name: str, timeout: float) -> Iterator[None]:
         """Hold the lock of a name: one process makes an image, or removes it."""
-        with filelock.FileLock(self._folder / f"{name.replace(':', '-')}.lock", timeout=timeout, mode=PRIVATE_FILE):
+        with locked(self._folder / f"{name.replace(':', '-')}.lock", timeout):
             yield
 
     def _stamp(self, name: str) -> Path:

@@ -120,14 +120,7 @@ class Slots:
         return False  # free, whatever its last holder wrote
 
     def _is_taken(self, number: int) -> bool:
-        descriptor = self._opened(str(number))
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        finally:
-            os.close(descriptor)
-        return False
+        return is_held(self._opened(str(number)), fcntl.LOCK_SH)  # as _is_stuck() does: no lookers exclude each other
 
     def _opened(self, name: str) -> int:
         with writing(self._folder):
