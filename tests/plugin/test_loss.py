@@ -298,37 +298,28 @@ def test_an_interrupted_run_has_cleaned_up_when_it_ends(
     remains.wait_until_none(runs.values())
 
 
-@pytest.mark.parametrize("step", ["create", "start"])
-def test_a_run_that_is_interrupted_while_a_container_starts_leaves_nothing(
-    start: StartSuite, remains: Remains, monkeypatch: pytest.MonkeyPatch, step: str
+@pytest.mark.parametrize(
+    ("request_line", "fault"),
+    [
+        (r"POST \S+/create\b", Fault.HOLD_ANSWER),
+        (r"POST \S+/start\b", Fault.HOLD_ANSWER),
+        (r"DELETE \S+/containers/[0-9a-f]{64}", Fault.HOLD),
+    ],
+    ids=["created", "started", "removed"],
+)
+def test_a_run_that_is_interrupted_while_a_container_is_made_or_removed_leaves_nothing(
+    start: StartSuite, remains: Remains, monkeypatch: pytest.MonkeyPatch, request_line: str, fault: Fault
 ) -> None:
     with EngineProxy() as proxy:
-        proxy.fault(rf"POST \S+/{step}\b", Fault.HOLD_ANSWER)
+        proxy.fault(request_line, fault)
         monkeypatch.setenv("DOCKER_HOST", proxy.endpoint)
-        run = start("def test_never_begins(sandbox): pass")
+        run = start("def test_one(sandbox): pass")
         assert proxy.seen.wait(30)
         runs = remains.runs()
 
         os.killpg(run.pid, signal.SIGINT)
-        proxy.let_go()
-        output, _ = run.communicate(timeout=20)
-
-    assert run.returncode == pytest.ExitCode.INTERRUPTED, output
-    assert "! KeyboardInterrupt !" in output
-    remains.wait_until_none(runs.values())
-
-
-def test_a_run_that_is_interrupted_while_it_removes_its_sandboxes_leaves_nothing(
-    start: StartSuite, remains: Remains, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with EngineProxy() as proxy:
-        proxy.fault(r"DELETE \S+/containers/[0-9a-f]{64}", Fault.HOLD)
-        monkeypatch.setenv("DOCKER_HOST", proxy.endpoint)
-        run = start("def test_ends(sandbox): pass")
-        assert proxy.seen.wait(30)
-        runs = remains.runs()
-
-        os.killpg(run.pid, signal.SIGINT)
+        if fault is Fault.HOLD_ANSWER:
+            proxy.let_go()
         output, _ = run.communicate(timeout=20)
 
     assert run.returncode == pytest.ExitCode.INTERRUPTED, output
