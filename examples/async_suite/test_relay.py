@@ -66,7 +66,8 @@ async def test_all_hear_what_one_says(room: Endpoint) -> None:
         guests = await asyncio.gather(*(Guest.enter(room, f"guest {number}") for number in range(12)))
         for guest in guests:
             leaving.push_async_callback(guest.leave)
-        await guests[0].hear("* guest 0 is here")
+        # Who is not in yet would not hear it.
+        await asyncio.gather(*(guest.hear(f"* guest {number} is here") for number, guest in enumerate(guests)))
 
         await guests[0].say("good evening")
 
